@@ -8,7 +8,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rescompile.diagnostics.errors import Diagnostic, OutputError
+from rescompile.diagnostics.errors import OutputError
 from rescompile.diagnostics.notebook_views import NotebookView
 from rescompile.records import record
 
@@ -93,7 +93,7 @@ class Artifact(NotebookView):
         """Return the main file as bytes; raises an error if the artifact needs several files."""
         files = list(self.files(self.network.name + self.suffix))
         if len(files) != 1:
-            raise OutputError(Diagnostic("E1002", "this artifact consists of several files", help="use write()"))
+            raise OutputError.of("E1002", "this artifact consists of several files", help="use write()")
         buffer = io.BytesIO()
         for chunk in files[0].chunks():
             buffer.write(chunk)

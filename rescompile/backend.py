@@ -241,13 +241,13 @@ def load(target: str) -> Backend:
     if point is None:
         known = list(targets())
         hint = nearest(target, known) or f"the targets are {one_of(known)}"
-        raise Unavailable(Diagnostic("E0901", f"there is no target '{target}'", help=hint))
+        raise Unavailable.of("E0901", f"there is no target '{target}'", help=hint)
     whose = f" of {point.dist.name}" if point.dist else ""
     message = f"the target '{target}'{whose} cannot be loaded"
     try:
         backend = cast(Backend, _Completed(point.load()))
     except Exception as error:  # third-party code
-        raise Unavailable(Diagnostic("E0902", f"{message}: {error}")) from None
+        raise Unavailable.of("E0902", f"{message}: {error}") from None
     _import(backend.REQUIRES, message)
     return backend
 
@@ -257,7 +257,7 @@ def evaluator(target: str) -> Backend:
     `evaluate`, and Unavailable if a package is missing."""
     backend = load(target)
     if backend.evaluate is None:
-        raise UsageError(Diagnostic("E0802", f"'{target}' cannot be verified", help="its backend has no 'evaluate'"))
+        raise UsageError.of("E0802", f"'{target}' cannot be verified", help="its backend has no 'evaluate'")
     _import(backend.EVALUATION_REQUIRES, f"the target '{target}' cannot be evaluated")
     return backend
 
@@ -280,7 +280,7 @@ def _import(packages: Mapping[str, str], message: str) -> None:
         try:
             importlib.import_module(package)
         except ImportError as error:
-            raise Unavailable(Diagnostic("E0902", f"{message}: {error}", help=how)) from None
+            raise Unavailable.of("E0902", f"{message}: {error}", help=how) from None
 
 
 def extract(path: Path) -> Recorded | None:
@@ -298,7 +298,7 @@ def extract(path: Path) -> Recorded | None:
     if missing:
         message = f"no target that can be loaded here reads files that end in '{path.suffix}': {missing[0].message}"
         raise Unavailable(replace(missing[0], message=message))
-    raise UsageError(Diagnostic("E0802", f"no target reads files that end in '{path.suffix}'"))
+    raise UsageError.of("E0802", f"no target reads files that end in '{path.suffix}'")
 
 
 def _third_parties() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import UsageError, clipped, nearest, one_of
 from rescompile.records import record
 
 _NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
@@ -43,11 +43,11 @@ class Option:
         found = self._read(value)
         if type(found) is not self.type or not self._allows(found):
             if value is None:
-                raise UsageError(Diagnostic("E0802", f"{self.name} needs a value: {self.values}"))
+                raise UsageError.of("E0802", f"{self.name} needs a value: {self.values}")
             shown, help = repr(value), None
             if isinstance(value, str):
                 shown, help = f"'{clipped(value)}'", nearest(value, self.choices)
-            raise UsageError(Diagnostic("E0802", f"{self.name} must be {self.values}, not {shown}", help=help))
+            raise UsageError.of("E0802", f"{self.name} must be {self.values}, not {shown}", help=help)
         return found
 
     def _allows(self, value: Any) -> bool:
@@ -87,8 +87,8 @@ def read(given: Iterable[tuple[str, Any]], table: Iterable[Option], owner: str, 
     for name, value in given:
         if name not in known:
             help = nearest(name, known) or f"it takes {one_of(sorted(known)) if known else f'no {what}s'}"
-            raise UsageError(Diagnostic("E0802", f"{owner} has no {what} '{clipped(name)}'", help=help))
+            raise UsageError.of("E0802", f"{owner} has no {what} '{clipped(name)}'", help=help)
         if name in values:
-            raise UsageError(Diagnostic("E0802", f"'{name}' is given twice for {owner}"))
+            raise UsageError.of("E0802", f"'{name}' is given twice for {owner}")
         values[name] = known[name].parse(value)
     return values

@@ -9,7 +9,7 @@ from dataclasses import field, replace
 from typing import Any
 
 from rescompile import backend as backend_api
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.elaboration import elaborate
 from rescompile.ir.network import Network
 from rescompile.lang.load import load
@@ -81,8 +81,7 @@ def execute(request: Request) -> backend_api.Artifact:
     for_backend = backend_api.checked(backend, request.target, for_backend)
     int8 = backend.rewritten is not None and for_backend.get("precision") == "int8"
     if request.calibrate is not None and not int8:
-        message = "calibration applies only to int8 files"
-        raise UsageError(Diagnostic("E0802", message, help="add --precision int8"))
+        raise UsageError.of("E0802", "calibration applies only to int8 files", help="add --precision int8")
     scheme = _scheme(request, for_passes) if int8 else ""
     _check_verify(request)
     _check_zeros(request, backend, for_passes)
@@ -129,10 +128,9 @@ def _check_weights(request: Request, backend: backend_api.Backend) -> None:
     if request.weights is None:
         return
     if request.structure_only:
-        raise UsageError(Diagnostic("E0802", "'weights' and 'structure_only' cannot be used together"))
+        raise UsageError.of("E0802", "'weights' and 'structure_only' cannot be used together")
     if backend.IGNORES_WEIGHTS:
-        message = f"the target '{request.target}' does not take weights: {backend.IGNORES_WEIGHTS}"
-        raise UsageError(Diagnostic("E0802", message))
+        raise UsageError.of("E0802", f"the target '{request.target}' does not take weights: {backend.IGNORES_WEIGHTS}")
 
 
 def _check_verify(request: Request) -> None:
@@ -140,12 +138,10 @@ def _check_verify(request: Request) -> None:
     if not request.verify:
         return
     if request.structure_only:
-        raise UsageError(
-            Diagnostic("E0802", "--verify and --no-weights cannot be used together: nothing can be computed")
-        )
+        raise UsageError.of("E0802", "--verify and --no-weights cannot be used together: nothing can be computed")
     if backend_api.evaluator(request.target).evaluate_file is None:
         help = "its backend has no 'evaluate_file'"
-        raise UsageError(Diagnostic("E0802", f"--verify does not apply to the target '{request.target}'", help=help))
+        raise UsageError.of("E0802", f"--verify does not apply to the target '{request.target}'", help=help)
 
 
 def _with_recipe(request: Request, backend: backend_api.Backend) -> Mapping[str, Any]:
@@ -154,8 +150,7 @@ def _with_recipe(request: Request, backend: backend_api.Backend) -> Mapping[str,
     if made_for is None:
         return request.options
     if not backend.RECIPE_OPTIONS:
-        message = f"the target '{request.target}' has no recipes: --for does not apply to it"
-        raise UsageError(Diagnostic("E0802", message))
+        raise UsageError.of("E0802", f"the target '{request.target}' has no recipes: --for does not apply to it")
     allowed = {*backend.RECIPE_OPTIONS, *(step.keyword for step in PASSES)}
     recipe = recipes.options(made_for, request.options.get("precision"))
     return {**{name: value for name, value in recipe.items() if name in allowed}, **request.options}
@@ -164,12 +159,11 @@ def _with_recipe(request: Request, backend: backend_api.Backend) -> Mapping[str,
 def _scheme(request: Request, for_passes: Mapping[str, Any]) -> str:
     """Return the quantisation scheme of an int8 file. Raises UsageError for options that int8 files do not support."""
     if request.structure_only:
-        raise UsageError(
-            Diagnostic("E0802", "--precision int8 cannot be used with --no-weights: its scales depend on the weights")
+        raise UsageError.of(
+            "E0802", "--precision int8 cannot be used with --no-weights: its scales depend on the weights"
         )
     if for_passes.get("fold_batchnorm") is False:  # a norm between two convolutions would compute in floats
-        message = "--precision int8 always folds norms"
-        raise UsageError(Diagnostic("E0802", message, help="remove --no-fold-batchnorm"))
+        raise UsageError.of("E0802", "--precision int8 always folds norms", help="remove --no-fold-batchnorm")
     return recipes.scheme(request.options.get("made_for"))
 
 
@@ -179,14 +173,14 @@ def _check_zeros(request: Request, backend: backend_api.Backend, for_passes: Map
     for step in PASSES:
         if reason and step.made_of_weights and for_passes.get(step.keyword):
             message = f"--{step.name} pads the weights with zeros, {reason}"
-            raise UsageError(Diagnostic("E0802", message, help=f"remove --{step.name}"))
+            raise UsageError.of("E0802", message, help=f"remove --{step.name}")
 
 
 def _weights(request: Request, network: Network) -> Weights:
     weights = request.weights
     if request.calibrate_norms and weights is not None:
         message = "--calibrate-norms applies to random weights only"
-        raise UsageError(Diagnostic("E0802", message, help="remove --calibrate-norms, or --weights"))
+        raise UsageError.of("E0802", message, help="remove --calibrate-norms, or --weights")
     if weights is None and request.calibrate_norms:
         from rescompile.weights.batch_statistics import calibrated  # only this needs it
 
@@ -199,6 +193,5 @@ def _weights(request: Request, network: Network) -> Weights:
         return checkpoints.load(weights, network, request.say)
     if not isinstance(weights, Mapping):
         message = f"weights must be a file or a mapping from names to arrays, not a {type(weights).__name__}"
-        help = "give its state_dict()" if hasattr(weights, "state_dict") else None
-        raise UsageError(Diagnostic("E0802", message, help=help))
+        raise UsageError.of("E0802", message, help="give its state_dict()" if hasattr(weights, "state_dict") else None)
     return from_arrays(weights, network)

@@ -18,7 +18,7 @@ from rescompile.codegen.class_plan import Scan
 from rescompile.codegen.planner import plan_classes
 from rescompile.codegen.refusals import refuse_names
 from rescompile.codegen.scanned_rows import scans, with_scans
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.files.atomic_write import File
 from rescompile.ir.network import Network, Node, Parallel, Side, children, walk
 from rescompile.weights import Array, Weights
@@ -62,7 +62,7 @@ def check(network: Network) -> None:
         skipped = isinstance(node, Parallel) and node.survival is not None and node.survival.unit == "batch"
         if skipped and (inside := _output_inside(children(node)[0])) is not None:
             message = f"{path} may be dropped in training, so Flax cannot give the output '{inside}' from inside it"
-            raise Unavailable(Diagnostic("E0901", message, help="use 'unit: sample', or another target"))
+            raise Unavailable.of("E0901", message, help="use 'unit: sample', or another target")
 
 
 def _output_inside(node: Node) -> str | None:
@@ -88,11 +88,11 @@ def scans_of(network: Network, style: str = "classes") -> tuple[Scan, ...]:
     Unavailable if no row has equal copies."""
     if style == "flat":
         message = "the style 'flat' has one class per block, but one scan runs several blocks of one class"
-        raise UsageError(Diagnostic("E0802", message, help="use 'classes' or 'modules'"))
+        raise UsageError.of("E0802", message, help="use 'classes' or 'modules'")
     found = scans(with_scans(plan_classes(network, Flax.reserved)))
     if not found:
         message = f"no row of {network.name} has neighbouring blocks that are equal, so there is nothing to scan"
-        raise Unavailable(Diagnostic("E0901", message, help="build it without the option 'scan'"))
+        raise Unavailable.of("E0901", message, help="build it without the option 'scan'")
     return found
 
 

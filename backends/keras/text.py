@@ -8,7 +8,7 @@ from typing import Any
 
 from rescompile.analysis.dynamic_shapes import describe_sizes
 from rescompile.codegen.source_text import render_source
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op
 from rescompile.ir.ops import rank
@@ -21,20 +21,20 @@ def check(network: Network, free: Collection[str] = ()) -> None:
     """Raise Unavailable for what Keras cannot do, and for two layers with one name."""
     if network.checkpoint:
         message = "activations cannot be recomputed for backward in a functional model of Keras"
-        raise Unavailable(Diagnostic("E0901", message, help="build with --set checkpoint=false, or for another target"))
+        raise Unavailable.of("E0901", message, help="build with --set checkpoint=false, or for another target")
     names: dict[str, str] = {}
     for path, node in connected(network):
         if (reason := _refusal(path, node, free)) is not None:
             message, help = reason
-            raise Unavailable(Diagnostic("E0901", message, help=help))
+            raise Unavailable.of("E0901", message, help=help)
         if node.kind.parameters(node.input):  # only layers with parameters have names of their own
             name = layer_name(path)
             if AUTOMATIC.fullmatch(name):
                 message = f"{path} cannot be called '{name}' in Keras, which names other layers so"
-                raise Unavailable(Diagnostic("E0901", message, help="give the step another name"))
+                raise Unavailable.of("E0901", message, help="give the step another name")
             if name in names:
                 message = f"{names[name]} and {path} would both be the layer '{name}' in Keras"
-                raise Unavailable(Diagnostic("E0901", message, help="give one of the steps another name"))
+                raise Unavailable.of("E0901", message, help="give one of the steps another name")
             names[name] = path
 
 

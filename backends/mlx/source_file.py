@@ -14,7 +14,7 @@ from typing import Any
 from rescompile import source_target
 from rescompile.backend import Artifact, evaluator
 from rescompile.codegen.refusals import refuse_names
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.files.atomic_write import File
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op, walk
@@ -81,7 +81,7 @@ def check(network: Network) -> None:
             continue
         lacks, why = _LACKS.get(type(node.kind), (lambda kind: False, ""))
         if lacks(node.kind):
-            raise Unavailable(Diagnostic("E0901", f"{path} cannot be written in MLX, {why}", help="use another target"))
+            raise Unavailable.of("E0901", f"{path} cannot be written in MLX, {why}", help="use another target")
 
 
 def source(

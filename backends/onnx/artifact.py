@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rescompile.backend import Artifact, Wrapping
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import INPUT, TRAINING, Network
 from rescompile.weights import Array, Weights
 
@@ -36,7 +36,7 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
     the float32 one. Writing it raises CheckFailed for a weight that float16 cannot represent. Raises UsageError for
     int8, which requires calibration data: use `rescompile.build`."""
     if options["precision"] == "int8":
-        raise UsageError(Diagnostic("E0802", "int8 needs calibration data", help="use rescompile.build"))
+        raise UsageError.of("E0802", "int8 needs calibration data", help="use rescompile.build")
     if options["training"]:
         training.check(network, options)
     sizes = _sizes(network, options["dynamic"])
@@ -102,7 +102,7 @@ def wrapping(network: Network, **options: Any) -> Wrapping:
     training form."""
     if options["training"]:
         message = "--verify and --training cannot be used together: the interpreter evaluates networks"
-        raise UsageError(Diagnostic("E0802", message, help="verify the file without --training"))
+        raise UsageError.of("E0802", message, help="verify the file without --training")
     return Wrapping(
         lambda x: deployment.nearest(x, network, options), lambda outputs: deployment.outputs(outputs, options)
     )

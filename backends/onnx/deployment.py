@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import INPUT, LOGITS, Network
 from rescompile.ir.ops import Shape
 from rescompile.weights import Array
@@ -87,11 +87,11 @@ def _statistics(network: Network) -> tuple[Array, Array, bool]:
     recorded = network.preprocess or {}
     if len(network.input) != 3:
         message = f"the input of {network.name} is {list(network.input)}, but --normalize and --input uint8 need images"
-        raise UsageError(Diagnostic("E0830", message, help="an image is [channels, height, width]: build without them"))
+        raise UsageError.of("E0830", message, help="an image is [channels, height, width]: build without them")
     if not {"mean", "std"} <= recorded.keys():
         message = f"{network.name} does not record mean and std, which --normalize and --input uint8 put into the graph"
         help = "set them: --set preprocess.mean=[0.5,0.5,0.5] --set preprocess.std=[0.5,0.5,0.5]"
-        raise UsageError(Diagnostic("E0830", message, help=help))
+        raise UsageError.of("E0830", message, help=help)
     mean, std = (np.array(recorded[name], np.float32).reshape(1, -1, 1, 1) for name in ("mean", "std"))
     return mean, std, recorded.get("channel_order") == "bgr"
 
@@ -125,16 +125,14 @@ def _call(graph: Graph, name: str, operator: str, inputs: list[str], shape: Shap
 def _add_softmax(graph: Graph, network: Network) -> None:
     """Append a softmax over the classes to the logits."""
     if PROBABILITIES in network.outputs:
-        raise UsageError(
-            Diagnostic("E0802", f"{network.name} has an output '{PROBABILITIES}', so --softmax cannot add one")
-        )
+        raise UsageError.of("E0802", f"{network.name} has an output '{PROBABILITIES}', so --softmax cannot add one")
     last = {call.output: call for call in graph.calls}
     ends = last[LOGITS]
     while ends.operator in ("Cast", "Identity", "Flatten") and ends.inputs[0] in last:
         ends = last[ends.inputs[0]]
     if ends.operator in _ENDS:
         message = f"{network.name} ends in a {ends.operator.lower()} already, so --softmax does not apply"
-        raise UsageError(Diagnostic("E0802", message))
+        raise UsageError.of("E0802", message)
     scores = graph.value("scores")
     graph.rename({LOGITS: scores})
     graph.rename({graph.call(PROBABILITIES, "Softmax", [scores], network.root.output, axis=1): PROBABILITIES})

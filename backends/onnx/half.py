@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.diagnostics.errors import CheckFailed
 from rescompile.ir.network import INPUT, Network, Op, walk
 from rescompile.ir.ops import Norm
 from rescompile.weights import Array, Weights
@@ -69,11 +69,11 @@ def _halved(name: str, value: Array, zeros: bool) -> Array:
         half = value.astype(np.float16)
     if np.isinf(half).any():
         message = f"{name} has values up to {np.abs(value).max():.3g}, but the largest float16 value is 65504"
-        raise CheckFailed(Diagnostic("E0707", message, help="fold norms, or build in fp32"))
+        raise CheckFailed.of("E0707", message, help="fold norms, or build in fp32")
     lost = (half == 0) & (value != 0)
     if not zeros and lost.any():
         message = f"{name} has values down to {np.abs(value[lost]).min():.3g}, which float16 rounds to 0"
-        raise CheckFailed(Diagnostic("E0707", message, help="fold norms, or build in fp32"))
+        raise CheckFailed.of("E0707", message, help="fold norms, or build in fp32")
     return half
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rescompile.backend import Recorded, origin
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.files.protobuf_reader import entry, fields
 from rescompile.ir.network import Network
 from rescompile.weights import Weights
@@ -91,14 +91,14 @@ def extract(path: Path) -> Recorded | None:
         if not {1, 7} <= numbers:
             raise ValueError("it has no version or no graph")
     except (OSError, ValueError) as error:
-        raise UsageError(Diagnostic("E0801", f"{path} cannot be read as an ONNX model: {error}")) from None
+        raise UsageError.of("E0801", f"{path} cannot be read as an ONNX model: {error}") from None
     if SPEC not in entries:
         return None
     try:
         passes = tuple(json.loads(entries.get(PASSES, "[]")))
         return Recorded(entries[SPEC], entries.get(SHA256, ""), passes, tuple(_options(entries)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise UsageError(Diagnostic("E0801", f"the metadata of {path} cannot be read")) from None
+        raise UsageError.of("E0801", f"the metadata of {path} cannot be read") from None
 
 
 def _options(entries: Mapping[str, str]) -> Iterator[str]:

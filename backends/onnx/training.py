@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir import ops
 from rescompile.ir.network import TRAINING, Network, Node, Op, Parallel, scope_of, walk
 
@@ -41,7 +41,7 @@ def check(network: Network, options: Mapping[str, Any]) -> None:
     for other, given in others.items():
         if given:
             message = f"--training and {other} cannot be used together"
-            raise UsageError(Diagnostic("E0802", message, help=_HELP.get(other.split()[0])))
+            raise UsageError.of("E0802", message, help=_HELP.get(other.split()[0]))
 
 
 _HELP = {
@@ -152,9 +152,7 @@ def merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
                 message = (
                     f"--training cannot be used with {path}, which runs in a branch that {name} may drop and in another"
                 )
-                raise UsageError(
-                    Diagnostic("E0802", message, help="draw per sample, with 'unit: sample' in 'survival'")
-                )
+                raise UsageError.of("E0802", message, help="draw per sample, with 'unit: sample' in 'survival'")
             for parameter in (f"{path}.{part}" for part in _STATISTICS):
                 old, new = before.get(parameter, parameter), graph.updates[parameter]
                 shape = graph.tensors[parameter].shape

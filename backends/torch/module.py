@@ -25,7 +25,7 @@ from torch import nn
 from rescompile.analysis.dynamic_shapes import Free, axis_names, sizes
 from rescompile.backend import Artifact, Recorded, origin
 from rescompile.codegen.execution import executed
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.errors import CheckFailed, Unavailable, UsageError
 from rescompile.files import checksum
 from rescompile.files.atomic_write import File
 from rescompile.ir.network import LOGITS, Network, parameters
@@ -102,7 +102,7 @@ def _files(
     """Return the files of a program: its weights, then the program."""
     if any(parameter.is_meta for parameter in module.parameters()):
         message = "--no-weights does not apply to target torch: a .pt2 program contains its weights"
-        raise UsageError(Diagnostic("E0802", message, help="remove --no-weights"))
+        raise UsageError.of("E0802", message, help="remove --no-weights")
     return [
         _safetensors(network, module, _weights_name(name)),
         File(name, lambda: [_with_trailer(_saved(program(), record))]),
@@ -162,8 +162,7 @@ def _exported_freely(
     finally:
         logger.setLevel(level)
     message = f"torch.export cannot make {' and '.join(axis.name for axis in free)} dynamic in this network{reason}"
-    help = "use the target 'onnx' or 'source'"
-    raise Unavailable(Diagnostic("E0901", message, help=help))
+    raise Unavailable.of("E0901", message, help="use the target 'onnx' or 'source'")
 
 
 def _dimension(axis: Free) -> Any:
@@ -200,12 +199,12 @@ def extract(path: Path) -> Recorded | None:
             text = _member(archive, member)
     # Any of these for an archive that is damaged, truncated, encrypted or in another format.
     except (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UsageError(Diagnostic("E0801", f"{path} is not an exported program: {error}")) from None
+        raise UsageError.of("E0801", f"{path} is not an exported program: {error}") from None
     try:
         record = json.loads(text)
         return Recorded(record["text"], record["sha256"], tuple(record["passes"]), tuple(record.get("options", ())))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise UsageError(Diagnostic("E0801", f"the record of the spec in {path} cannot be read")) from None
+        raise UsageError.of("E0801", f"the record of the spec in {path} cannot be read") from None
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -234,7 +233,7 @@ def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **op
     beside = path.with_name(_weights_name(path.name))
     for name, tensor in safetensors_file.read(str(beside)).items():
         if name in weights and not np.array_equal(tensor.make(), weights[name]):
-            raise CheckFailed(Diagnostic("E0708", f"{beside.name} contains other values for {name}"))
+            raise CheckFailed.of("E0708", f"{beside.name} contains other values for {name}")
     return _run(torch.export.load(path).module(), x)
 
 

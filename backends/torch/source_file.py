@@ -14,7 +14,7 @@ from typing import Any
 from rescompile import source_target
 from rescompile.backend import Artifact
 from rescompile.codegen.execution import run_alone
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.network import Network, Op, parameters, walk
 from rescompile.ir.ops import AvgPool, rank
 from rescompile.ir.ops.op import size_text
@@ -52,9 +52,7 @@ def refuse_short_volumes(network: Network) -> None:
                 f"{path} has a window of {size_text(node.kind.kernel)}, but torch's avg_pool3d needs a map at least as large "
                 f"before padding, and this one is {size_text(node.input[1:])}"
             )
-            raise Unavailable(
-                Diagnostic("E0901", message, help="pad the map with 'border' before it, or use the target 'onnx'")
-            )
+            raise Unavailable.of("E0901", message, help="pad the map with 'border' before it, or use the target 'onnx'")
 
 
 _SCRIPT = """

@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest, one_of
+from rescompile.diagnostics.errors import Place, Source, UsageError, nearest, one_of
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
 from rescompile.ir.ops import AXIS_NAMES, Axis, Flatten, Shape, rank
 from rescompile.ir.ops.op import size_text
@@ -123,7 +123,7 @@ class Free:
         if not self.takes(n):
             modulo = f" and equal {self.remainders}" if self.every > 1 else ""
             message = f"invalid {self.name} {n}: it must be at least {self.minimum}{modulo}"
-            raise UsageError(Diagnostic("E0802", message, help=f"the next valid {self.name} is {self.after(n)}"))
+            raise UsageError.of("E0802", message, help=f"the next valid {self.name} is {self.after(n)}")
 
     def after(self, n: int) -> int:
         """Return the least valid size from `n` on."""
@@ -219,14 +219,14 @@ def _named(source: Source, network: Network) -> list[str]:
             message = (
                 f"--dynamic takes the {'axes' if len(listed) > 1 else 'axis'} {one_of(listed, 'and')}, not '{name}'"
             )
-            raise UsageError(Diagnostic("E0802", message, place, help=nearest(name, listed) or other))
+            raise UsageError.of("E0802", message, place, help=nearest(name, listed) or other)
         if name in names:
-            raise UsageError(Diagnostic("E0802", f"--dynamic names '{name}' twice", place))
+            raise UsageError.of("E0802", f"--dynamic names '{name}' twice", place)
         names.append(name)
     if absent := [name for name in names if name not in axes]:
         message = f"the input of {network.name} is {list(network.input)}, which has no {one_of(absent, 'and')}"
         has = f"its {'axes are' if len(axes) > 1 else 'only axis is'} {one_of(axes, 'and')}" if axes else None
-        raise UsageError(Diagnostic(FIXED, message, Place(source, 1, 1, 1 + len(source.text)), help=has))
+        raise UsageError.of(FIXED, message, Place(source, 1, 1, 1 + len(source.text)), help=has)
     return names
 
 
@@ -335,7 +335,7 @@ class _Walk:
         at = min(self.source.text.index(name) for name in names)
         place = Place(self.source, 1, at + 1, at + 1 + len(names[0]))
         notes = (f"defined by {origin.path} in {origin.file}:{origin.line}",) if origin else ()
-        return UsageError(Diagnostic(FIXED, f"{one_of(names, 'and')} cannot be dynamic: {why}", place, notes, help))
+        return UsageError.of(FIXED, f"{one_of(names, 'and')} cannot be dynamic: {why}", place, notes, help)
 
 
 def _why(node: Op, name: str) -> tuple[str, str | None]:

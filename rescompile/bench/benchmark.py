@@ -27,7 +27,7 @@ from rescompile.bench.recorder import Recorder
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Missing, Result, Tuning, rows_of
 from rescompile.bench.timed_models import BenchModel, inputs, of_peer, of_spec
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError
+from rescompile.diagnostics.errors import CheckFailed, RescompileError, Unavailable, UsageError
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
 from rescompile.runtimes.ort_session import brief
@@ -190,4 +190,4 @@ def _guarded(steps: Iterator[Any], name: str, batch: int) -> Iterator[Any]:
         raise
     except Exception as error:  # such as a lost device or a failing kernel
         message = f"a runtime failed while timing {name} at batch {batch}: {brief(error)}"
-        raise Unavailable(Diagnostic("E0901", message)) from None
+        raise Unavailable.of("E0901", message) from None

@@ -9,7 +9,7 @@ from typing import Any
 from rescompile.bench import statistics
 from rescompile.bench.results import BenchRow, Result
 from rescompile.bench.statistics import Interval
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.diagnostics.notebook_views import NotebookView
 from rescompile.records import record
 
@@ -54,9 +54,7 @@ def compare(old: Result, new: Result) -> Comparison:
     common = [key for key in before if key in after]
     if not common:
         message = f"the two files ({len(before)} and {len(after)} rows) have no rows in common"
-        raise UsageError(
-            Diagnostic("E0821", message, help="measure the same networks, runtimes, precisions and batches")
-        )
+        raise UsageError.of("E0821", message, help="measure the same networks, runtimes, precisions and batches")
     return Comparison(
         [_change(before[key], after[key]) for key in common],
         [row.title for key, row in before.items() if key not in after],
@@ -113,7 +111,5 @@ def limit(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise UsageError(
-            Diagnostic("E0802", f"--max-regression {text} must be a percentage or a fraction, such as 5% or 0.05")
-        )
+        raise UsageError.of("E0802", f"--max-regression {text} must be a percentage or a fraction, such as 5% or 0.05")
     return value

@@ -13,7 +13,7 @@ from rescompile.bench.measuring import Clock, Plan
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Missing
 from rescompile.bench.timed_models import BenchModel
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, one_of
+from rescompile.diagnostics.errors import Unavailable, UsageError, one_of
 from rescompile.ir.network import Network
 from rescompile.ir.precision import PRECISIONS
 from rescompile.records import record
@@ -161,7 +161,7 @@ def configurations(request: Request) -> tuple[list[Configuration], list[Missing]
                 missing.append(Missing(text, precision, f"{runtime.name} supports {one_of(runtime.precisions)}"))
     for name in _without_rows(request, fit):
         why = next(each.why for each in missing if name in (each.runtime, each.precision))
-        raise Unavailable(Diagnostic("E0901", f"nothing can be measured for {name}: {why}"))
+        raise Unavailable.of("E0901", f"nothing can be measured for {name}: {why}")
     return fit, missing
 
 
@@ -169,11 +169,11 @@ def _check_names(request: Request, precisions: Sequence[str]) -> None:
     for precision in precisions:
         if precision not in PRECISIONS:
             message = f"unknown precision '{precision}'"
-            raise UsageError(Diagnostic("E0802", message, help=f"the precisions are {one_of(PRECISIONS)}"))
+            raise UsageError.of("E0802", message, help=f"the precisions are {one_of(PRECISIONS)}")
     for items, what in ((request.runtimes, "runtime"), (request.precisions, "precision"), (request.batches, "batch")):
         for item in items:
             if list(items).count(item) > 1:
-                raise UsageError(Diagnostic("E0802", f"the {what} {item} is given twice"))
+                raise UsageError.of("E0802", f"the {what} {item} is given twice")
 
 
 def _without_rows(request: Request, fit: Sequence[Configuration]) -> Iterator[str]:

@@ -65,7 +65,7 @@ def read(
     if not isinstance(data, dict) or data.get(key) != format:
         version = data.get(key) if isinstance(data, dict) else None
         why = f"it has no key '{key}'" if version is None else f"its format is {str(version)[:20]}, not {format}"
-        raise UsageError(Diagnostic("E0820", f"{path} is not a readable {what}: {why}", help=help))
+        raise UsageError.of("E0820", f"{path} is not a readable {what}: {why}", help=help)
     data.pop("$comment", None)
     problems: list[Diagnostic] = []
 
@@ -76,7 +76,7 @@ def read(
     try:
         again = json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise UsageError(Diagnostic("E0820", f"{path} is not a {what}: it contains an unpaired surrogate")) from None
+        raise UsageError.of("E0820", f"{path} is not a {what}: it contains an unpaired surrogate") from None
     try:
         document: T = validator.validate_json(again)  # in JSON mode, strict mode accepts a mapping for a dataclass
     except ValidationError as error:
@@ -102,15 +102,15 @@ def _failing_fast(schema: Any) -> Any:
 def _content(path: Path, what: str, help: str) -> str:
     file_types.check_file(path)
     if path.stat().st_size > LARGEST:
-        raise UsageError(Diagnostic("E0820", f"{path} is larger than {LARGEST >> 20} MiB"))
+        raise UsageError.of("E0820", f"{path} is larger than {LARGEST >> 20} MiB")
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(Diagnostic("E0820", f"{path} is not a {what}: it is not text", help=help)) from None
+        raise UsageError.of("E0820", f"{path} is not a {what}: it is not text", help=help) from None
     except OSError as error:
-        raise UsageError(Diagnostic("E0820", f"{path} cannot be read: {error.strerror}")) from None
+        raise UsageError.of("E0820", f"{path} cannot be read: {error.strerror}") from None
     if sum(map(text.count, "[{:")) > MOST_PARTS:
-        raise UsageError(Diagnostic("E0820", f"{path} has more than {MOST_PARTS:,} lists, mappings and keys"))
+        raise UsageError.of("E0820", f"{path} has more than {MOST_PARTS:,} lists, mappings and keys")
     return text
 
 
@@ -122,10 +122,10 @@ def _parse(source: Source, what: str) -> Any:
         )
     except json.JSONDecodeError as error:
         place = Place.at(source, min(error.pos, max(len(source.text) - 1, 0)))
-        raise UsageError(Diagnostic("E0820", f"invalid JSON: {error.msg.lower()}", place)) from None
+        raise UsageError.of("E0820", f"invalid JSON: {error.msg.lower()}", place) from None
     except (ValueError, RecursionError) as error:
         brief = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UsageError(Diagnostic("E0820", f"{source.name} is not a {what}: {brief}")) from None
+        raise UsageError.of("E0820", f"{source.name} is not a {what}: {brief}") from None
 
 
 def _integer(text: str) -> int:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from rescompile.bench import torch_modules, torchvision_operators
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
+from rescompile.diagnostics.errors import Unavailable, UsageError, nearest, one_of
 from rescompile.ir.ops import Shape
 from rescompile.runtimes.ort_session import brief
 
@@ -30,9 +30,7 @@ def make(text: str, shape: Shape, seed: int) -> Any:
             torch_modules.calibrate(module, shape, seed)
         except Exception as error:  # third-party code
             listed = "x".join(map(str, shape))
-            raise UsageError(
-                Diagnostic("E0802", f"{text} does not accept an input of {listed}: {brief(error)[:200]}")
-            ) from None
+            raise UsageError.of("E0802", f"{text} does not accept an input of {listed}: {brief(error)[:200]}") from None
     return module
 
 
@@ -54,8 +52,7 @@ def parse(text: str) -> tuple[str, str]:
             if colon and name
             else f"write {one_of(f'{known}:NAME' for known in _LIBRARIES)}"
         )
-        message = f"--compare {text}: peers must come from {one_of(_LIBRARIES)}"
-        raise UsageError(Diagnostic("E0802", message, help=help))
+        raise UsageError.of("E0802", f"--compare {text}: peers must come from {one_of(_LIBRARIES)}", help=help)
     return library, name
 
 
@@ -88,13 +85,12 @@ def _imported(module: str, text: str) -> Any:
         return import_module(module)
     except (ImportError, RuntimeError) as error:
         message = f"{text} needs {package}, which cannot be loaded: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help=f"pip install {package}")) from None
+        raise Unavailable.of("E0902", message, help=f"pip install {package}") from None
 
 
 def _unknown(text: str, known: Any) -> UsageError:
     library, name = text.split(":", 1)
-    hint = nearest(name, known)
-    return UsageError(Diagnostic("E0801", f"{library} has no network '{name}'", help=hint))
+    return UsageError.of("E0801", f"{library} has no network '{name}'", help=nearest(name, known))
 
 
 _LIBRARIES: Mapping[str, Callable[[str, str], Callable[[], Any]]] = {"torchvision": _torchvision, "timm": _timm}

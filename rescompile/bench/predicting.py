@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rescompile.bench import json_files, statistics
 from rescompile.bench.execution_steps import BYTES, Step, steps
 from rescompile.bench.json_files import Wrong
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network
 from rescompile.records import record
 
@@ -105,7 +105,7 @@ class Predictor:
         for timed in device.ops:
             regimes.setdefault(timed.step.regime, []).append(timed)
         if not regimes:
-            raise UsageError(Diagnostic("E0820", "the device file contains no measured op"))
+            raise UsageError.of("E0820", "the device file contains no measured op")
         self._regimes = {name: _fit(ops) for name, ops in regimes.items()}
         #: For regimes that were not measured, since all ops that only move feature maps are similar.
         self._other = _fit([timed for timed in device.ops if timed.step.macs == 0] or device.ops)

@@ -14,7 +14,7 @@ from rescompile.bench.contenders import Configuration, Contender
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Roofline
 from rescompile.bench.timed_models import BenchModel, form_of
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.diagnostics.errors import CheckFailed
 from rescompile.ir.precision import FLOATS
 from rescompile.quantize import quantizer
 from rescompile.runtimes import FILE_TARGET, RUNTIMES, Job, roofline
@@ -77,7 +77,7 @@ def check(contender: Contender) -> None:
     help = "its time would be meaningless"
     if configuration.precision in FLOATS:
         help += "; 'rescompile verify' finds the first part that differs"
-    raise CheckFailed(Diagnostic("E0721", message, help=help))
+    raise CheckFailed.of("E0721", message, help=help)
 
 
 def _learn_expected_error(precision: str, device: str, reference: Reference, job: Job) -> None:

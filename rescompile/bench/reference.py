@@ -9,7 +9,7 @@ import numpy as np
 
 from rescompile.bench import torch_modules
 from rescompile.bench.timed_models import DISTINCT, BenchModel
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.diagnostics.errors import CheckFailed
 from rescompile.ir.precision import PRECISIONS
 from rescompile.runtimes.accuracy import TIMES, floor, relative_error
 from rescompile.weights import Array
@@ -40,7 +40,7 @@ class Reference:
         if precision not in self._in_range:
             strange = torch_modules.irregular(self.model.base, self._distinct, PRECISIONS[precision].largest)
             if strange is not None:
-                raise CheckFailed(Diagnostic("E0720", f"{self.model.name} cannot be timed in {precision}: {strange}"))
+                raise CheckFailed.of("E0720", f"{self.model.name} cannot be timed in {precision}: {strange}")
             self._in_range.add(precision)
 
     def expect(self, precision: str, outputs: Mapping[str, Array]) -> None:

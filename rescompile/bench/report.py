@@ -8,7 +8,7 @@ from rescompile.bench import profiling, statistics
 from rescompile.bench.comparing import Comparison
 from rescompile.bench.results import BenchRow, Candidate, Result, Tuning, groups, rows_of
 from rescompile.bench.statistics import WORST_CONTROL, Interval
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest
+from rescompile.diagnostics.errors import UsageError, clipped, nearest
 from rescompile.diagnostics.text_table import Table, markdown_table
 
 COLUMNS = (
@@ -40,7 +40,7 @@ def check_baseline(baseline: str, titles: Mapping[str, Sequence[str]]) -> None:
     for group, names in titles.items():
         if baseline not in names:
             help = nearest(baseline, names) or f"the rows are {', '.join(sorted(names))}"
-            raise UsageError(Diagnostic("E0802", f"--baseline {clipped(baseline)} is not a row of {group}", help=help))
+            raise UsageError.of("E0802", f"--baseline {clipped(baseline)} is not a row of {group}", help=help)
 
 
 def _base_of(result: Result, rows: Sequence[BenchRow], baseline: str | None) -> BenchRow:
@@ -89,7 +89,7 @@ def _tuning(result: Result, tuning: Tuning, table: Table) -> str:
 
 
 def _candidate(at: int, each: Candidate) -> list[str]:
-    seconds = "-" if each.seconds is None else _ms(each.seconds)
+    seconds = "-" if each.seconds is None else ms(each.seconds)
     error = "-" if each.error is None else f"{each.error:.1e}"
     return [str(at), each.runtime, each.precision, seconds, str(each.rounds), error, each.fate]
 
@@ -175,10 +175,10 @@ def caveats(rows: Iterable[BenchRow]) -> Iterator[str]:
 def _row(row: BenchRow, base: BenchRow, control: Interval | None) -> list[str]:
     summary = row.summary
     return [
-        row.model, row.runtime, row.precision, _ms(summary.p50), f"{_ms(summary.median.low)}-{_ms(summary.median.high)}",
-        _ms(summary.p90), _ms(summary.p95), _ms(summary.p99), _digits(summary.throughput),
+        row.model, row.runtime, row.precision, ms(summary.p50), f"{ms(summary.median.low)}-{ms(summary.median.high)}",
+        ms(summary.p90), ms(summary.p95), ms(summary.p99), _digits(summary.throughput),
         "base" if row is base else speed_up(row, base, control),
-        "-" if row.roofline is None else f"{row.roofline.fraction:.0%}", f"{row.error:.1e}", f"{row.build:.2f}", _ms(row.first),
+        "-" if row.roofline is None else f"{row.roofline.fraction:.0%}", f"{row.error:.1e}", f"{row.build:.2f}", ms(row.first),
     ]  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def changes(comparison: Comparison, limit: float, table: Table = markdown_table)
         new, ratio = change.new, change.ratio
         verdict = f"REGRESSION (more than {100 * limit:.3g}%)" if change.regressed(limit) else change.verdict
         rows.append(
-            [new.model, new.runtime, new.precision, str(new.batch), _ms(change.old.summary.p50), _ms(new.summary.p50),
+            [new.model, new.runtime, new.precision, str(new.batch), ms(change.old.summary.p50), ms(new.summary.p50),
              f"{ratio.value:.3f}", f"{ratio.low:.3f}-{ratio.high:.3f}", verdict]
         )  # fmt: skip
     lines = table(rows, "<<<<>>>><")
@@ -228,7 +228,8 @@ def changes(comparison: Comparison, limit: float, table: Table = markdown_table)
     return "\n".join(lines)
 
 
-def _ms(seconds: float) -> str:
+def ms(seconds: float) -> str:
+    """Return a time in milliseconds, without its unit."""
     return _digits(seconds * 1e3)
 
 

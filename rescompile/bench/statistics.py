@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.records import record
 
 #: The probability that an interval contains the true value.
@@ -40,7 +40,7 @@ def require() -> None:
         import scipy  # noqa: F401
     except ImportError:
         message = "intervals and fits need SciPy, which is not installed"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[bench]'")) from None
+        raise Unavailable.of("E0902", message, help="pip install 'rescompile[bench]'") from None
 
 
 @record

@@ -16,7 +16,7 @@ import numpy as np
 from rescompile import backend as backend_api
 from rescompile.analysis.cost import cost
 from rescompile.bench import peers, torch_modules
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
@@ -66,7 +66,7 @@ class BenchModel:
         if target == MODULE_TARGET:
             return copy.deepcopy(self.timed)
         if self.live is None:
-            raise Unavailable(Diagnostic("E0901", str(self.lacks(target))))
+            raise Unavailable.of("E0901", str(self.lacks(target)))
         return self.live(target)
 
 

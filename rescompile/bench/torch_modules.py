@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.interpreter import alive
 from rescompile.ir.network import INPUT, LOGITS
 from rescompile.runtimes.ort_session import brief
@@ -28,7 +28,7 @@ def library() -> Any:
         import torch
     except ImportError as error:
         message = f"timed networks are checked against float64 by torch, which cannot be loaded: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
+        raise Unavailable.of("E0902", message, help="pip install 'rescompile[torch]'") from None
     return torch
 
 
@@ -157,6 +157,6 @@ def export(module: Any, name: str, x: Array, path: Path, exporter: str, precisio
             )  # fmt: skip
     except ImportError as error:
         message = f"the {exporter} exporter of torch cannot be used: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install onnx onnxscript")) from None
+        raise Unavailable.of("E0902", message, help="pip install onnx onnxscript") from None
     except Exception as error:  # third-party code
-        raise Unavailable(Diagnostic("E0901", f"torch.onnx.export cannot export {name}: {brief(error)}")) from None
+        raise Unavailable.of("E0901", f"torch.onnx.export cannot export {name}: {brief(error)}") from None

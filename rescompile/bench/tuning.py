@@ -16,7 +16,7 @@ from rescompile.bench.contenders import Configuration, Contender, Request, with_
 from rescompile.bench.measuring import Step, Timing, measure, timed
 from rescompile.bench.results import BenchRow, Candidate
 from rescompile.bench.statistics import Interval, WarmUp
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable
+from rescompile.diagnostics.errors import CheckFailed, RescompileError, Unavailable
 
 #: The default limit of the relative error against float64; bfloat16 stays below it in most networks.
 ACCURACY = 1e-2
@@ -144,7 +144,7 @@ class Race:
                 f"the smallest is {min(errors):.2g}"
             )
             help = f"--accuracy {2 * min(errors):.1g} would accept it"
-            self.problems.insert(0, CheckFailed(Diagnostic("E0723", message, help=help)))
+            self.problems.insert(0, CheckFailed.of("E0723", message, help=help))
 
     def _drop(self, configuration: Configuration, fate: str, seconds: float | None = None, rounds: int = 0) -> None:
         contender = self.contenders.pop(configuration, None)

@@ -17,7 +17,7 @@ from rescompile.cli.options import ForceOption, FormatOption, JsonOption, Passes
 from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import check_output, print_json, say, table
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, OutputError, clipped, nearest, wrong_usage
+from rescompile.diagnostics.errors import OutputError, UsageError, clipped, nearest
 from rescompile.records import record
 
 if TYPE_CHECKING:
@@ -119,12 +119,12 @@ def _outputs(options: Options, force: bool) -> tuple[Path | None, Path | None]:
     from rescompile.files import plotting
 
     if options.output == "-":
-        raise wrong_usage("-o takes a file", help="--json writes the result to standard output")
+        raise UsageError.of("E0802", "-o takes a file", help="--json writes the result to standard output")
     path = None if options.output is None else Path(options.output)
     if path is not None:
         check_output(path, force)
     if path is not None and options.plot is not None and path.resolve() == Path(options.plot).resolve():
-        raise wrong_usage(f"-o and --plot both name {path}: the figure would replace the samples")
+        raise UsageError.of("E0802", f"-o and --plot both name {path}: the figure would replace the samples")
     return path, None if options.plot is None else plotting.checked(options.plot, force)
 
 
@@ -139,12 +139,12 @@ def _request(specs: Sequence[str], options: Options, settings: list[str], passes
         peers.parse(text)
     if options.exporter not in torch_modules.EXPORTERS:
         help = nearest(options.exporter, torch_modules.EXPORTERS) or "the exporters are legacy and dynamo"
-        raise wrong_usage(f"unknown exporter '{options.exporter}'", help=help)
+        raise UsageError.of("E0802", f"unknown exporter '{options.exporter}'", help=help)
     networks = [elaborated(spec, settings)[1] for spec in specs]
     names = [network.name for network in networks]
     for name in names:
         if names.count(name) > 1:
-            raise wrong_usage(f"two of the specs are named {name}, so their rows could not be distinguished")
+            raise UsageError.of("E0802", f"two of the specs are named {name}, so their rows could not be distinguished")
     runtimes = [] if options.runtime is None else words("runtime", options.runtime)
     precisions = [] if options.precision is None else words("precision", options.precision)
     tune = _tune_request(dict(zip(names, specs, strict=True)), options, settings, passes)
@@ -178,16 +178,16 @@ def _tune_request(
 
     accuracy = options.accuracy
     if accuracy is not None and not math.isfinite(accuracy):
-        raise wrong_usage(f"--accuracy must be finite, but is {accuracy}")
+        raise UsageError.of("E0802", f"--accuracy must be finite, but is {accuracy}")
     if not options.tune:
         if accuracy is not None:
-            raise wrong_usage("--accuracy needs --tune")
+            raise UsageError.of("E0802", "--accuracy needs --tune")
         return None
     if options.variant:
-        raise wrong_usage("--tune and --variant cannot be used together")
+        raise UsageError.of("E0802", "--tune and --variant cannot be used together")
     if options.compare:
         help = "compare with the command that --tune recommends"
-        raise wrong_usage("--tune and --compare cannot be used together", help=help)
+        raise UsageError.of("E0802", "--tune and --compare cannot be used together", help=help)
     given = [f"--set={text}" for text in settings] + _pass_options(passes)
     given += [f"--seed={options.seed}"] * (options.seed != 0)
     given += [f"--threads={options.threads}"] * (options.threads is not None)
@@ -201,7 +201,7 @@ def _variants(given: Sequence[str]) -> dict[str, dict[str, Any]]:
 
     for text in given:
         if given.count(text) > 1:
-            raise wrong_usage(f"--variant {clipped(text)} is given twice")
+            raise UsageError.of("E0802", f"--variant {clipped(text)} is given twice")
     return {text: options([text], "--variant") for text in given}
 
 
@@ -220,9 +220,9 @@ def _folder(keep: str | None) -> Path | None:
     folder = Path(keep)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise OutputError(Diagnostic("E1002", f"--keep {folder} {what}"))
+        raise OutputError.of("E1002", f"--keep {folder} {what}")
     if any(folder.iterdir()):
-        raise OutputError(Diagnostic("E1001", f"--keep {folder} is not empty", help="name an empty folder"))
+        raise OutputError.of("E1001", f"--keep {folder} is not empty", help="name an empty folder")
     return folder
 
 
@@ -230,5 +230,5 @@ def _batches(text: str) -> list[int]:
     """Return the sizes in `1,8,32`. Raises UsageError for anything else."""
     sizes = words("batch", text)
     if not all(size.isascii() and size.isdecimal() and len(size) < 10 and 0 < int(size) <= 1 << 16 for size in sizes):
-        raise wrong_usage(f"--batch {clipped(text)} must be sizes from 1 to 65536, such as --batch 1,8,32")
+        raise UsageError.of("E0802", f"--batch {clipped(text)} must be sizes from 1 to 65536, such as --batch 1,8,32")
     return [int(size) for size in sizes]

@@ -26,7 +26,7 @@ from rescompile.cli.options import (
 from rescompile.cli.progress import Progress, track
 from rescompile.cli.reporting import is_same_file, print_json, report, say
 from rescompile.cli.specs import elaborated, spec_files
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, wrong_usage
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, UsageError
 from rescompile.options import assignment
 from rescompile.records import record
 
@@ -61,14 +61,14 @@ class Options:
     def check(self) -> None:
         """Raise UsageError for options that cannot be used together."""
         if self.no_weights and self.weights:
-            raise wrong_usage("--weights and --no-weights cannot be used together")
+            raise UsageError.of("E0802", "--weights and --no-weights cannot be used together")
         if self.compare and self.output == "-":
-            raise wrong_usage("--check compares with a file, but -o - is standard output")
+            raise UsageError.of("E0802", "--check compares with a file, but -o - is standard output")
         if self.verify and (self.compare or self.output == "-"):
             other = "--check" if self.compare else "-o -"
-            raise wrong_usage(f"--verify needs a file to write, so {other} cannot be used with it")
+            raise UsageError.of("E0802", f"--verify needs a file to write, so {other} cannot be used with it")
         if self.output == "":
-            raise wrong_usage("-o needs the name of a file")
+            raise UsageError.of("E0802", "-o needs the name of a file")
 
 
 @command
@@ -100,7 +100,7 @@ def build(
 
     options.check()
     if options.output == "-" and as_json:
-        raise wrong_usage("-o - and --json cannot be used together: both write to standard output")
+        raise UsageError.of("E0802", "-o - and --json cannot be used together: both write to standard output")
     given = _once([*_assignments(others), *target_options.items()])
     suffix = backend.load(target).SUFFIX
     files = list(spec_files(specs))
@@ -131,9 +131,9 @@ def _check_several(files: Sequence[str], options: Options) -> None:
     """Raise UsageError for options that apply to a single spec only."""
     output = options.output
     if output is not None and not (Path(output).is_dir() or output.endswith("/")):
-        raise wrong_usage(f"{len(files)} specs need a folder, but -o {output} is not an existing folder")
+        raise UsageError.of("E0802", f"{len(files)} specs need a folder, but -o {output} is not an existing folder")
     if options.weights:
-        raise wrong_usage(f"--weights takes one spec, but {len(files)} were given")
+        raise UsageError.of("E0802", f"--weights takes one spec, but {len(files)} were given")
 
 
 def _build_all(builder: _Builder, files: Sequence[str], format: str) -> None:
@@ -201,7 +201,7 @@ class _Builder:
         loaded, network = elaborated(spec, self.set, self.features)
         path = self.path(network)
         if path in self.written:
-            raise wrong_usage(f"{spec} and {self.written[path]} would both be written to {path}")
+            raise UsageError.of("E0802", f"{spec} and {self.written[path]} would both be written to {path}")
         self.written[path] = spec
         if not self.set and (problems := unmet(loaded, network)):
             raise CheckFailed(problems)
@@ -242,14 +242,14 @@ def _no_input(path: Path, inputs: Mapping[str, str | Path | None], output: Path)
     """Raise UsageError if a file to write, which is `output` or belongs to it, is also an input."""
     for what, file in inputs.items():
         if file is not None and is_same_file(path, file):
-            raise wrong_usage(f"-o {output} would overwrite {what}")
+            raise UsageError.of("E0802", f"-o {output} would overwrite {what}")
 
 
 def _assignments(options: list[str] | None) -> Iterator[tuple[str, str]]:
     """Yield the names and values of --option NAME=VALUE."""
     for name, value in map(assignment, options or ()):
         if value is None:
-            raise wrong_usage(f"--option {name}: write --option {name}=VALUE")
+            raise UsageError.of("E0802", f"--option {name}: write --option {name}=VALUE")
         yield name, value
 
 
@@ -258,5 +258,5 @@ def _once(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in given]
     for name in names:
         if names.count(name) > 1:
-            raise wrong_usage(f"the option '{name}' is given twice")
+            raise UsageError.of("E0802", f"the option '{name}' is given twice")
     return dict(given)

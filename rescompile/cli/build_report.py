@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.diagnostics.errors import CheckFailed
 from rescompile.files.checksum import is_text, with_unix_line_ends
 
 if TYPE_CHECKING:
@@ -91,15 +91,15 @@ def compare(artifact: Artifact, path: Path) -> None:
         there = path.parent / file.name
         expected = b"".join(bytes(chunk) for chunk in file.chunks())
         if not there.is_file():
-            raise CheckFailed(Diagnostic("E0705", f"{there} does not exist"))
+            raise CheckFailed.of("E0705", f"{there} does not exist")
         actual = there.read_bytes()
         if text := is_text(expected):
             actual = with_unix_line_ends(actual)
         if actual != expected:
             if text:
                 _show_difference(actual, expected, there)
-            raise CheckFailed(
-                Diagnostic("E0705", f"{there} differs from what its spec builds", help="build it again without --check")
+            raise CheckFailed.of(
+                "E0705", f"{there} differs from what its spec builds", help="build it again without --check"
             )
 
 

@@ -26,7 +26,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             with stoppable(), interruption_restored(), progress_shown(not kwargs.get("as_json")):
                 function(**kwargs)
                 if sys.stdout is None:
-                    raise OutputError(Diagnostic("E1002", "standard output is closed"))
+                    raise OutputError.of("E1002", "standard output is closed")
                 sys.stdout.flush()
         except RescompileError as error:
             form = "json" if kwargs.get("as_json") else kwargs.get("format", "text")

@@ -10,7 +10,7 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import FormatOption, JsonOption
 from rescompile.cli.reporting import print_json, say, table
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
+from rescompile.diagnostics.errors import CheckFailed, UsageError
 
 
 @command
@@ -41,7 +41,7 @@ def compare(
     if other:
         message = f"the results are from different machines: {'; '.join(other)}"
         if not across_machines:
-            raise UsageError(Diagnostic("E0821", message, help="--across-machines compares them anyway"))
+            raise UsageError.of("E0821", message, help="--across-machines compares them anyway")
         say(f"warning: {message}")
     comparison = comparing.compare(first, second)
     for note in comparing.notes(comparison):
@@ -64,4 +64,4 @@ def compare(
     if slower:
         listed = "; ".join(change.new.title for change in slower)
         message = f"{len(slower)} of {len(comparison.changes)} rows are slower by more than {max_regression}: {listed}"
-        raise CheckFailed(Diagnostic("E0722", message))
+        raise CheckFailed.of("E0722", message)

@@ -15,7 +15,7 @@ from rescompile.cli.command import command
 from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption, option
 from rescompile.cli.reporting import check_output, say
 from rescompile.cli.specs import after_passes
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of, wrong_usage
+from rescompile.diagnostics.errors import UsageError, clipped, nearest, one_of
 from rescompile.records import record
 
 if TYPE_CHECKING:
@@ -52,18 +52,18 @@ class Options:
         measured = self.color in MEASURED
         if measured and self.result is None:
             help = f"'{MEASURED[self.color]}' writes one"  # type: ignore[index]
-            raise wrong_usage(f"--color {self.color} needs --result FILE", help=help)
+            raise UsageError.of("E0802", f"--color {self.color} needs --result FILE", help=help)
         if self.result is not None and not measured:
-            raise wrong_usage("--result needs --color time or --color error")
+            raise UsageError.of("E0802", "--result needs --color time or --color error")
         if measured and self.depth == "ops":
-            raise wrong_usage(f"--color {self.color} applies to rows, so it cannot be used with --depth ops")
+            raise UsageError.of("E0802", f"--color {self.color} applies to rows, so it cannot be used with --depth ops")
         if self.against is not None and self.depth != "blocks":
-            raise wrong_usage("--against compares rows, so it cannot be used with --depth")
+            raise UsageError.of("E0802", "--against compares rows, so it cannot be used with --depth")
         for name in ("color", "against"):
             if getattr(self, name) is not None and suffix in graphs:
-                raise wrong_usage(f"--{name} cannot be used with {suffix} files")
+                raise UsageError.of("E0802", f"--{name} cannot be used with {suffix} files")
         if self.color is not None and self.against is not None:
-            raise wrong_usage("--color and --against cannot be used together")
+            raise UsageError.of("E0802", "--color and --against cannot be used together")
 
 
 @command
@@ -85,7 +85,7 @@ def draw(
     if suffix not in FORMATS:
         endings = one_of(FORMATS)
         help = nearest(suffix, FORMATS)
-        raise wrong_usage(f"-o {clipped(options.output or repr(''))} must end in {endings}", help=help)
+        raise UsageError.of("E0802", f"-o {clipped(options.output or repr(''))} must end in {endings}", help=help)
     options.check(GRAPHS, suffix)
     _, network = after_passes(spec, set, features, passes)
     path = Path(options.output or f"{network.name}.svg")
@@ -128,11 +128,11 @@ def _by_time(network: Network, opened: Outline, file: str) -> Painting:
     rows = [row for row in read(Path(file)).rows if row.sha256 == network.sha256]
     if not rows:
         message = f"{file} has no row of {network.name} with this spec"
-        raise UsageError(Diagnostic("E0811", message, help=f"'{MEASURED['time']}' measures one"))
+        raise UsageError.of("E0811", message, help=f"'{MEASURED['time']}' measures one")
     profiled = next((row for row in rows if row.profile), None)
     if profiled is None:
         message = f"{file} has no profile of {network.name}"
-        raise UsageError(Diagnostic("E0811", message, help="measure it again with bench --profile"))
+        raise UsageError.of("E0811", message, help="measure it again with bench --profile")
     seconds = {share.part: share.seconds for share in profiled.profile or ()}
     part_of, _ = owners(network)
 

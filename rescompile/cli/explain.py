@@ -10,7 +10,7 @@ from rescompile.cli.command import command
 from rescompile.cli.options import FormatOption, JsonOption, Passes, SetOption, SpecArgument
 from rescompile.cli.reporting import columns, print_json
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import wrong_usage
+from rescompile.diagnostics.errors import UsageError
 
 #: The longest line, since longer ones are hard to read.
 WIDTH = 100
@@ -35,17 +35,17 @@ def explain(
     """Describe a network in words, and how it differs from others."""
     from rescompile.explain import explain as explained
     from rescompile.explain import text_report
-    from rescompile.explain.report import report
+    from rescompile.explain.report import ABOUT, report
     from rescompile.passes import PASSES, apply
 
     for step in PASSES:
         if step.made_of_weights and passes.get(step.keyword):
             message = f"explain does not take --{step.name}, which only adds zeros to weights"
-            raise wrong_usage(message, help=f"omit --{step.name}")
+            raise UsageError.of("E0802", message, help=f"omit --{step.name}")
     loaded, network = elaborated(spec, set)
     network, _ = apply(network, None, passes)
     explanation = explained(network, against or ())
-    about = {key: getattr(loaded, key) for key in ("family", "description", "reference", "notes", "unverified")}
+    about = {key: getattr(loaded, key) for key in ABOUT}
     if as_json:
         print_json(report(explanation, about))
         return

@@ -13,7 +13,7 @@ from rescompile.cli.command import command
 from rescompile.cli.options import ForceOption, FormatOption, JsonOption, OutputOption
 from rescompile.cli.reporting import is_same_file, print_json, say
 from rescompile.cli.specs import recorded as recorded_origin
-from rescompile.diagnostics.errors import wrong_usage
+from rescompile.diagnostics.errors import UsageError
 
 
 @command
@@ -39,7 +39,7 @@ def extract(
     file_types.refuse(str(model), wanted, file_types.ONNX, file_types.PROGRAM)
     file_types.check_file(model)
     if output not in (None, "-") and is_same_file(Path(str(output)), model):
-        raise wrong_usage(f"-o {output} would overwrite the model itself")
+        raise UsageError.of("E0802", f"-o {output} would overwrite the model itself")
     recorded = recorded_origin(model)
     options = list(recorded.options)
     given = dict(option.split("=", 1) for option in options if "=" in option)

@@ -10,7 +10,7 @@ from rescompile.cli.command import command
 from rescompile.cli.options import FormatOption, JsonOption
 from rescompile.cli.progress import track
 from rescompile.cli.reporting import columns, print_json
-from rescompile.diagnostics.errors import Diagnostic, UsageError, nearest
+from rescompile.diagnostics.errors import UsageError, nearest
 from rescompile.diagnostics.text_table import text_table
 
 
@@ -41,7 +41,7 @@ def list_zoo(
         families = {str(entry["family"]) for entry in entries}
         if family not in families:
             help = nearest(family, families) or f"the families are {', '.join(sorted(families))}"
-            raise UsageError(Diagnostic("E0801", f"there is no family '{family}' in the zoo", help=help))
+            raise UsageError.of("E0801", f"there is no family '{family}' in the zoo", help=help)
         entries = [entry for entry in entries if entry["family"] == family]
     if as_json:
         print_json({"networks": entries})

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.command import command
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 
 
 @command
@@ -27,5 +27,5 @@ def lsp(
         if package not in ("pygls", "lsprotocol"):
             raise
         message = f"the language server needs {package}, which is not installed"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[lsp]'")) from None
+        raise Unavailable.of("E0902", message, help="pip install 'rescompile[lsp]'") from None
     serve()

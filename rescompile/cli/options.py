@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from rescompile.diagnostics.errors import clipped, wrong_usage
+from rescompile.diagnostics.errors import UsageError, clipped
 from rescompile.records import record
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Selection:
         """Return the file that an option names, with the part of it to read. Raises UsageError if there is no file."""
         for name in ("entry", "prefix"):
             if weights is None and getattr(self, name) is not None:
-                raise wrong_usage(f"--{name} needs --weights FILE")
+                raise UsageError.of("E0802", f"--{name} needs --weights FILE")
         return None if weights is None else self.read(weights)
 
     def read(self, file: str) -> WeightsFile:
@@ -149,8 +149,8 @@ def words(option: str, text: str) -> list[str]:
     entries = [entry.strip() for entry in text.split(",")]
     shown = clipped(text)
     if not all(entries):
-        raise wrong_usage(f"--{option} '{shown}' has an empty entry")
+        raise UsageError.of("E0802", f"--{option} '{shown}' has an empty entry")
     for entry in entries:
         if entries.count(entry) > 1:
-            raise wrong_usage(f"--{option} '{shown}' contains {clipped(entry)} twice")
+            raise UsageError.of("E0802", f"--{option} '{shown}' contains {clipped(entry)} twice")
     return entries

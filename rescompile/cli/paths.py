@@ -23,7 +23,7 @@ from rescompile.cli.options import (
 )
 from rescompile.cli.reporting import columns, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, wrong_usage
+from rescompile.diagnostics.errors import CheckFailed, UsageError
 from rescompile.diagnostics.text_table import text_table
 from rescompile.records import record
 
@@ -89,7 +89,7 @@ def paths(
     bounds = _interval(options.interval)
     if not options.gradients:
         for name in options.measuring():
-            raise wrong_usage(f"--{name} needs --gradients")
+            raise UsageError.of("E0802", f"--{name} needs --gradients")
     weights_file = selection.of(options.weights)
     file = None
     if options.plot is not None:
@@ -111,7 +111,7 @@ def paths(
     distribution = counting.paths(network, options.unit)
     if not distribution.total:
         message = f"{network.name} has no path from its input to its output: each one passes through 'scale: 0'"
-        raise CheckFailed(Diagnostic("E0603", message))
+        raise CheckFailed.of("E0603", message)
     surviving = counting.surviving(network, options.unit)
     measured = None if weights is None else _measured(network, weights, arrays, options)
     results = Results(network, options, distribution, surviving, bounds, measured)
@@ -156,7 +156,7 @@ def _array(option: str, name: str) -> Array:
     try:
         return numpy_files.read(Path(name))
     except numpy_files.Unreadable as error:
-        raise UsageError(Diagnostic("E0801", f"--{option} {name}: {error}", help=error.help)) from None
+        raise UsageError.of("E0801", f"--{option} {name}: {error}", help=error.help) from None
 
 
 def _interval(text: str | None) -> tuple[int, int] | None:
@@ -165,10 +165,12 @@ def _interval(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.split(":")
     if len(parts) != 2 or not all(part.isdecimal() and part.isascii() and len(part) < 10 for part in parts):
-        raise wrong_usage(f"--interval {text}: write two lengths, such as --interval 19:35")
+        raise UsageError.of("E0802", f"--interval {text}: write two lengths, such as --interval 19:35")
     first, last = map(int, parts)
     if first > last:
-        raise wrong_usage(f"--interval {text} is empty", help=f"write the smaller length first: {last}:{first}")
+        raise UsageError.of(
+            "E0802", f"--interval {text} is empty", help=f"write the smaller length first: {last}:{first}"
+        )
     return first, last
 
 

@@ -13,7 +13,7 @@ from rescompile.cli.options import ForceOption, FormatOption, JsonOption, SetOpt
 from rescompile.cli.progress import track
 from rescompile.cli.reporting import check_output, print_json, say, table
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import wrong_usage
+from rescompile.diagnostics.errors import UsageError
 
 if TYPE_CHECKING:
     from rescompile.bench.predicting import Device
@@ -51,11 +51,11 @@ def predict(
 
     if device_file is None:
         help = "rescompile predict --measure --device-file FILE measures this machine"
-        raise wrong_usage("--device-file is missing", help=help)
+        raise UsageError.of("E0802", "--device-file is missing", help=help)
     if not specs and not measure:
-        raise wrong_usage("neither a SPEC nor --measure is given")
+        raise UsageError.of("E0802", "neither a SPEC nor --measure is given")
     if threads is not None and not measure:
-        raise wrong_usage("--threads needs --measure: a device file has its own number of threads")
+        raise UsageError.of("E0802", "--threads needs --measure: a device file has its own number of threads")
     networks = [elaborated(spec, set)[1] for spec in track(specs or (), len(specs or ()), "networks")]
     statistics.require()
     path = Path(device_file)

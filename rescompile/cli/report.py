@@ -12,7 +12,7 @@ from rescompile.cli.command import command
 from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption
 from rescompile.cli.reporting import check_output, say
 from rescompile.cli.specs import after_passes
-from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError, wrong_usage
+from rescompile.diagnostics.errors import RescompileError, UsageError
 
 if TYPE_CHECKING:
     from rescompile.report.facts import Subject
@@ -46,7 +46,7 @@ def report(
     from rescompile.report import results
 
     if output not in (None, "-") and Path(output or "").suffix.lower() not in (".html", ".htm"):
-        raise wrong_usage(f"-o {output or repr('')} must end in .html")
+        raise UsageError.of("E0802", f"-o {output or repr('')} must end in .html")
     specs = [name for name in files if not name.lower().endswith(RESULT)]
     found = [results.read(name) for name in files if name.lower().endswith(RESULT)]
     given = (_subject(spec, set, features, passes) for spec in specs)
@@ -64,7 +64,8 @@ def report(
 
 
 def _subject(spec: str, set: list[str] | None, features: str | None, passes: Mapping[str, Any]) -> Subject:
-    from rescompile.report.facts import ABOUT, Subject
+    from rescompile.explain.report import ABOUT
+    from rescompile.report.facts import Subject
 
     loaded, network = after_passes(spec, set, features, passes)
     return Subject(network, {key: getattr(loaded, key) for key in ABOUT})
@@ -91,10 +92,10 @@ def _of_the_zoo(found: Sequence[ResultFile], passes: dict[str, Any]) -> Iterator
         name for each in found for name in ([each.name] if isinstance(each, Verdicts) else sorted(each.names()))
     )
     if not names:
-        raise UsageError(Diagnostic("E0811", "the result files name no network", help="give its spec too"))
+        raise UsageError.of("E0811", "the result files name no network", help="give its spec too")
     for name in names:
         try:
             yield _subject(name, None, None, passes)
         except RescompileError:
             message = f"the result files are of {name}, which is not a network of the zoo"
-            raise UsageError(Diagnostic("E0811", message, help="give its spec too")) from None
+            raise UsageError.of("E0811", message, help="give its spec too") from None

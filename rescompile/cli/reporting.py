@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rescompile.diagnostics.errors import Diagnostic, wrong_usage
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:
     from rescompile.diagnostics.text_table import Rows
@@ -102,7 +102,7 @@ def check_output(path: Path, force: bool, inputs: Iterable[str] = (), role: str 
 
     for file in inputs:
         if is_same_file(path, file):
-            raise wrong_usage(f"-o {path} would overwrite {file}, which it {role}")
+            raise UsageError.of("E0802", f"-o {path} would overwrite {file}, which it {role}")
     check_folder(path)
     check_ours(path, force)
 

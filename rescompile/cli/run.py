@@ -30,7 +30,7 @@ from rescompile.cli.options import (
 from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import clear, print_json, report, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, clipped, wrong_usage
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped
 from rescompile.ir.ops import Size
 from rescompile.records import record
 
@@ -153,19 +153,19 @@ def _check_combination(options: Options) -> None:
         of_images = {"--labels": options.labels, "--top": options.top, "--preprocess": options.preprocess}
         for name, value in of_images.items():
             if value is not None:
-                raise wrong_usage(f"{name} needs --image", help="name an image or a folder: --image PATH")
+                raise UsageError.of("E0802", f"{name} needs --image", help="name an image or a folder: --image PATH")
     elif options.repeats is not None:
-        raise wrong_usage("--repeats and --image cannot be used together: each image runs once")
+        raise UsageError.of("E0802", "--repeats and --image cannot be used together: each image runs once")
     elif options.size is not None:
         message = "--size and --image cannot be used together"
-        raise wrong_usage(message, help="set the size of images: --preprocess crop=320,256")
+        raise UsageError.of("E0802", message, help="set the size of images: --preprocess crop=320,256")
 
 
 def _size(text: str) -> Size:
     """Return the sizes of all axes, written `320x256`. Raises UsageError."""
     if re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5}){0,2}", text, re.ASCII) is None:
         message = f"--size must be HEIGHTxWIDTH, such as 320x256, not '{clipped(text)}'"
-        raise wrong_usage(message, help="for inputs of one or three axes write LENGTH or DEPTHxHEIGHTxWIDTH")
+        raise UsageError.of("E0802", message, help="for inputs of one or three axes write LENGTH or DEPTHxHEIGHTxWIDTH")
     return tuple(map(int, text.split("x")))
 
 
@@ -175,7 +175,7 @@ def _compiled(model: str, compilation: Compilation, seed: int, images: bool) -> 
     if the weights do not record their preprocessing."""
     if _is_model(model):
         for name in compilation.given():
-            raise wrong_usage(f"{name} applies only to specs, but {model} is an ONNX model")
+            raise UsageError.of("E0802", f"{name} applies only to specs, but {model} is an ONNX model")
         yield Path(model)
         return
     from rescompile.files import file_types
@@ -288,7 +288,7 @@ def _run_images(request: Request, path: Path, paths: Sequence[Path], words: list
     _warn(request.model, model.drawn)
     how = preparation_of(model, request.model, options.preprocess or ())
     if options.batch is not None and model.batch is not None and options.batch != model.batch:
-        raise wrong_usage(f"the batch of this model is fixed to {model.batch}")
+        raise UsageError.of("E0802", f"the batch of this model is fixed to {model.batch}")
     classes = Classes(model, request.model, words)
     if classes.output is not None and not classes.is_known:
         say(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Place, Source, SpecError, UsageError, wrong_usage
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Place, Source, SpecError, UsageError
 from rescompile.files import file_types
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def spec_files(arguments: list[str]) -> Iterator[str]:
         if os.path.isdir(argument):
             files = sorted(path for pattern in ("*.yaml", "*.yml") for path in Path(argument).rglob(pattern))
             if not files:
-                raise UsageError(Diagnostic("E0801", f"the folder {argument} contains no .yaml file"))
+                raise UsageError.of("E0801", f"the folder {argument} contains no .yaml file")
             yield from (str(path) if "/" in str(path) else f"./{path}" for path in files)
         else:
             yield argument
@@ -47,10 +47,9 @@ def recorded(model: Path) -> Recorded:
     file_types.check_file(model)
     found = backend.extract(model)
     if found is None:
-        raise UsageError(Diagnostic("E0801", f"{model} does not record a spec: rescompile did not build it"))
+        raise UsageError.of("E0801", f"{model} does not record a spec: rescompile did not build it")
     if hashlib.sha256(found.text.encode()).hexdigest() != found.sha256:
-        message = f"the spec in {model} does not match the SHA-256 recorded with it"
-        raise CheckFailed(Diagnostic("E0703", message))
+        raise CheckFailed.of("E0703", f"the spec in {model} does not match the SHA-256 recorded with it")
     return found
 
 
@@ -79,7 +78,7 @@ def _elaborated(
     from rescompile.elaboration import elaborate, every_problem
 
     if features is not None and not features.strip():
-        raise wrong_usage("--features is empty", help="name one or more parts, such as layer2,layer3")
+        raise UsageError.of("E0802", "--features is empty", help="name one or more parts, such as layer2,layer3")
     setting = f"features=[{features}]" if features else None
     try:
         loaded = load([*(settings or ()), *([setting] if setting else ())])

@@ -21,7 +21,7 @@ from rescompile.cli.options import (
 from rescompile.cli.progress import track
 from rescompile.cli.reporting import clear, columns, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, wrong_usage
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.diagnostics.text_table import table_rows, text_table
 from rescompile.records import record
 
@@ -46,10 +46,10 @@ class Options:
         """Raise UsageError if options cannot be used together."""
         if self.precision is not None and self.runtime is None:
             message = "--precision needs --runtime: targets are compared in fp32"
-            raise wrong_usage(message, help="add a runtime, such as --runtime ort-cpu")
+            raise UsageError.of("E0802", message, help="add a runtime, such as --runtime ort-cpu")
         if self.dynamic is not None and self.runtime is not None:
             message = "--dynamic and --runtime cannot be used together: the file for a runtime has one image size"
-            raise wrong_usage(message)
+            raise UsageError.of("E0802", message)
 
 
 @command
@@ -95,7 +95,7 @@ def verify(
             _print(verdict, runtimes, first=not verdicts)
         verdicts.append(verdict)
     if not verdicts:
-        raise Unavailable(Diagnostic("E0901", f"no target that can be evaluated here supports {network.name}"))
+        raise Unavailable.of("E0901", f"no target that can be evaluated here supports {network.name}")
     passed = all(verdict.passed for verdict in verdicts)
     if as_json:
         rows = [_row(verdict) for verdict in verdicts]
@@ -125,7 +125,7 @@ def _evaluable() -> list[str]:
     for target, reason in lacking.items():
         _not_verified(target, reason)
     if len(lacking) == len(found):
-        raise Unavailable(Diagnostic("E0901", "no target can be evaluated here", help="pip install 'rescompile[run]'"))
+        raise Unavailable.of("E0901", "no target can be evaluated here", help="pip install 'rescompile[run]'")
     return [target for target in found if target not in lacking]
 
 

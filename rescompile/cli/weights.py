@@ -15,7 +15,7 @@ from rescompile.cli.options import ForceOption, FormatOption, JsonOption, Select
 from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import columns, is_same_file, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, OutputError, wrong_usage
+from rescompile.diagnostics.errors import OutputError, UsageError
 from rescompile.diagnostics.text_table import text_table
 from rescompile.records import record
 
@@ -72,7 +72,7 @@ def inspect(
     _in_order("weights inspect", file, *(() if spec is None else (spec,)))
     if spec is None:
         if source is not None or set:
-            raise wrong_usage("--from and --set apply only with a SPEC")
+            raise UsageError.of("E0802", "--from and --set apply only with a SPEC")
         checkpoint = _read(selection.read(file))
         if as_json:
             print_json(_listed(checkpoint))
@@ -167,7 +167,7 @@ def _in_order(command: str, *given: str) -> None:
     if len(files) == 1 and given[0] != files[0] and file_types.file_type(given[0]) in (file_types.SPEC, None):
         words = [*files, *(name for name in given if name != files[0])]
         help = f"use rescompile {command} {shlex.join(words)}"
-        raise wrong_usage(f"{files[0]} contains weights and must be the first argument", help=help)
+        raise UsageError.of("E0802", f"{files[0]} contains weights and must be the first argument", help=help)
 
 
 def _not_over(file: str, output: Path, force: bool) -> None:
@@ -175,7 +175,7 @@ def _not_over(file: str, output: Path, force: bool) -> None:
     it."""
     if not force and is_same_file(output, file):
         message = f"-o {output} is the input file"
-        raise OutputError(Diagnostic("E1001", message, help="use --force to overwrite it, or -o for another file"))
+        raise OutputError.of("E1001", message, help="use --force to overwrite it, or -o for another file")
 
 
 def _read(file: WeightsFile, network: Network | None = None, profile: Profile | None = None) -> Checkpoint:

@@ -12,7 +12,7 @@ from rescompile.codegen.initialisation import Modules
 from rescompile.codegen.naming import Counted
 from rescompile.codegen.statements import Apply, Beside, Call, Element, Expr, Merged, Stored, Var
 from rescompile.codegen.terms import operation, python
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
@@ -95,7 +95,7 @@ class Dialect:
         """Refuse a statement or an entry of a class that the template does not print. Raises Unavailable."""
         name = type(part).__name__
         message = f"source of {self.title} has no {_WORDS.get(name, name)}, but the class {of.name} needs them"
-        raise Unavailable(Diagnostic("E0901", message, help="use another target"))
+        raise Unavailable.of("E0901", message, help="use another target")
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """Return the call that applies an op."""
@@ -181,7 +181,7 @@ class Dialect:
     def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
         """Return the text of a random merge of values. Raises Unavailable if the framework lacks it."""
         message = f"{self.title} source does not support the merge 'shake'"
-        raise Unavailable(Diagnostic("E0901", message, help="for evaluation only, write 'merge: mean'"))
+        raise Unavailable.of("E0901", message, help="for evaluation only, write 'merge: mean'")
 
     #: The class of modules that average branches and drop some of them in training; empty if the framework lacks it.
     drop_path = ""

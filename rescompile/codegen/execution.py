@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FunctionType, MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network
 
 if TYPE_CHECKING:
@@ -67,6 +67,6 @@ def run_alone(
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             message = f"the generated source failed to run: {lines[-1] if lines else 'no error message'}"
-            raise UsageError(Diagnostic("E0801", message))
+            raise UsageError.of("E0801", message)
         with np.load(here / "outputs.npz") as outputs:
             return {name: outputs[name] for name in outputs.files}

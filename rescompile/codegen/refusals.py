@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from rescompile.codegen.dialect import Dialect
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.network import Network, Op, walk
 
 
@@ -17,7 +17,7 @@ def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
             message = (
                 f"{path} cannot be called '{name}' in {title}, which gives its modules an attribute with this name"
             )
-            raise Unavailable(Diagnostic("E0901", message, help="rename the step"))
+            raise Unavailable.of("E0901", message, help="rename the step")
 
 
 def refuse_other_modules(network: Network, words: Dialect) -> None:
@@ -33,7 +33,7 @@ def refuse_other_modules(network: Network, words: Dialect) -> None:
                     f"{path} runs again on an input of {list(node.input)}, for which {words.title} has '{other}', but it is "
                     f"made for {list(first.input)} as '{name}'"
                 )
-                raise Unavailable(Diagnostic("E0901", message, help="use another step there, or the target 'onnx'"))
+                raise Unavailable.of("E0901", message, help="use another step there, or the target 'onnx'")
 
 
 def refuse_ranks(network: Network, target: str) -> None:
@@ -45,4 +45,4 @@ def refuse_ranks(network: Network, target: str) -> None:
             if len(shape) in (1, 3):
                 continue
             message = f"{path} has an {end} of {list(shape)}, but the target '{target}' supports only vectors and two-dimensional maps"
-            raise Unavailable(Diagnostic("E0901", message, help="use the target 'source'"))
+            raise Unavailable.of("E0901", message, help="use the target 'source'")

@@ -28,7 +28,7 @@ from rescompile.codegen.planner import plan_classes
 from rescompile.codegen.refusals import refuse_other_modules
 from rescompile.codegen.scanned_rows import with_scans
 from rescompile.codegen.terms import python
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.files import checksum
 from rescompile.ir.network import Network
 
@@ -42,7 +42,7 @@ def render_source(network: Network, words: Dialect, style: str = "classes", note
     and Unavailable for a network that the framework does not support."""
     if network.drop_path and not words.drop_path:
         message = f"source of {words.title} has no drop-path"
-        raise Unavailable(Diagnostic("E0901", message, help="for evaluation alone, build with --set drop_path=null"))
+        raise Unavailable.of("E0901", message, help="for evaluation alone, build with --set drop_path=null")
     refuse_other_modules(network, words)
     plan = plan_classes(network, words.reserved, unrolled=style == "flat")
     plan = with_scans(plan) if words.scans else plan

@@ -9,7 +9,7 @@ from typing import Any
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.terms import literal, python
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Fill, Kind, rank
@@ -99,7 +99,7 @@ class By:
         if value not in self.names:
             shown = str(value).lower() if isinstance(value, bool) else value
             message = f"the target has no rule for the op '{op.kind.word}' with '{self.attribute}: {shown}'"
-            raise Unavailable(Diagnostic("E0901", message, help="use another target"))
+            raise Unavailable.of("E0901", message, help="use another target")
         return self.names[value]
 
 

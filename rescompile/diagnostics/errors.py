@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 from rescompile.diagnostics import codes
 from rescompile.records import record
@@ -85,6 +85,18 @@ class RescompileError(Exception):
         self.diagnostics = (diagnostics,) if isinstance(diagnostics, Diagnostic) else tuple(diagnostics)
         super().__init__("\n".join([*map(_line, self.diagnostics[:MAX_SHOWN]), *not_shown(self.diagnostics)]))
 
+    @classmethod
+    def of(
+        cls,
+        code: str,
+        message: str,
+        place: Place | None = None,
+        notes: tuple[str, ...] = (),
+        help: str | None = None,
+    ) -> Self:
+        """Return the error with one diagnostic."""
+        return cls(Diagnostic(code, message, place, notes, help))
+
 
 class CheckFailed(RescompileError):
     """A check failed, such as an expectation, or weights that do not match. Exit code 1."""
@@ -96,11 +108,6 @@ class UsageError(RescompileError):
     """Wrong usage, or an input file that does not exist. Exit code 2."""
 
     exit_code = codes.WRONG_USAGE
-
-
-def wrong_usage(message: str, help: str | None = None) -> UsageError:
-    """Return the error of an option that has a wrong value, or that cannot be used with another one."""
-    return UsageError(Diagnostic("E0802", message, help=help))
 
 
 class SpecError(RescompileError):

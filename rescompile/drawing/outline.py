@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Literal, TypeAlias
 
 from rescompile.analysis.tree_table import describe
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.drawing.op_titles import is_pointwise, op_title, side_title, times, value_title
 from rescompile.drawing.structure import is_copy, is_row, kept, same, shortcut_merge, skeleton, survivals
 from rescompile.explain.op_wording import listed
@@ -130,7 +130,7 @@ def outline(network: Network, depth: Depth = "blocks") -> Outline:
     if sum(1 for chain in (rows, *(panel.child for panel in outliner.panels.values())) for _ in cards(chain)) > MOST:
         message = f"the network has more than {MOST:,} parts that differ, too many to draw"
         help = "draw fewer of them with --depth rows, or write repeated blocks as one row with 'depth'"
-        raise UsageError(Diagnostic("E0810", message, help=help))
+        raise UsageError.of("E0810", message, help=help)
     return Outline(network, rows, tuple(outliner.panels.values()))
 
 

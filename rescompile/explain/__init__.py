@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.diagnostics.notebook_views import NotebookView
 from rescompile.explain.differences import Comparison, compare
 from rescompile.explain.references import Reference, are_comparable, closest, is_of_zoo, of_spec, references_of
@@ -45,8 +45,7 @@ def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
     for each in given:
         if not are_comparable(each.structure, subject):
             inputs = f"{each.structure.name} has an input of {list(each.structure.input)}, {network.name} one of {list(network.input)}"
-            message = f"{inputs}: only networks with the same number of axes can be compared"
-            raise UsageError(Diagnostic("E0802", message))
+            raise UsageError.of("E0802", f"{inputs}: only networks with the same number of axes can be compared")
     references = given or [each for each in [closest(subject, network.name if known else None)] if each]
     comparisons = tuple(
         Against(each, compare(each.structure, subject), not given, _names(each.network) != names) for each in references

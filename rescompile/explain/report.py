@@ -19,12 +19,14 @@ from rescompile.explain.stages import Segment, Structure, stride
 from rescompile.explain.topics import NETWORK_WIDE, TITLES
 from rescompile.ir.ops import Shape
 
+#: The keys of a spec that describe a network without changing it.
+ABOUT = ("family", "description", "reference", "notes", "unverified")
 #: The maximum number of edits of a topic, and of block numbers, that are listed; the rest is counted.
 LISTED = 4
 
 
 def report(explanation: Explanation, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the explanation as data. `about` has the keys family, description, reference, notes and unverified of the spec."""
+    """Return the explanation as data. `about` has the keys of ABOUT that the spec has."""
     network, structure = explanation.network, explanation.structure
     total, layers = cost(network), paths(network, "layers")
     stages, last_map = _stages(structure)

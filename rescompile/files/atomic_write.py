@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rescompile.diagnostics.errors import Diagnostic, OutputError
+from rescompile.diagnostics.errors import OutputError
 from rescompile.files import checksum
 from rescompile.files.temporary_file import TemporaryFile, locked, remove_abandoned
 from rescompile.records import record
@@ -70,7 +70,7 @@ def write_files(
                 temporary.rename(target)
             _remove_stale(files[-1].name, folder, written)
     except OSError as error:
-        raise OutputError(Diagnostic("E1002", f"cannot write {last}: {error.strerror or error}")) from None
+        raise OutputError.of("E1002", f"cannot write {last}: {error.strerror or error}") from None
     finally:
         for temporary in temporaries:
             temporary.remove()
@@ -104,9 +104,7 @@ def write_text(text: str, path: Path, force: bool = False) -> None:
     """Write a text file. Raises OutputError."""
     check_folder(path)
     if not force and path.is_file() and _is_binary(path):
-        raise OutputError(
-            Diagnostic("E1001", f"{path} is a binary file; refusing to overwrite it with text", help=_OVERWRITE)
-        )
+        raise OutputError.of("E1001", f"{path} is a binary file; refusing to overwrite it with text", help=_OVERWRITE)
     write_bytes(text.encode(), path, force)
 
 
@@ -124,36 +122,34 @@ def _is_binary(path: Path) -> bool:
 def check_folder(path: Path) -> None:
     """Raise OutputError unless the folder of a file exists."""
     if not path.parent.is_dir():
-        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+        raise OutputError.of("E1002", f"the folder {path.parent} does not exist")
 
 
 def check_ours(path: Path, force: bool) -> None:
     """Raise OutputError unless there is no file yet, or rescompile wrote it and it was not edited since."""
     if path.is_dir():
-        raise OutputError(Diagnostic("E1002", f"{path} is a folder", help="name a file"))
+        raise OutputError.of("E1002", f"{path} is a folder", help="name a file")
     if path.exists() and not path.is_file():
-        raise OutputError(Diagnostic("E1001", f"{path} is not a regular file", help="-o - writes to standard output"))
+        raise OutputError.of("E1001", f"{path} is not a regular file", help="-o - writes to standard output")
     if force:
         return
     try:
         whose = checksum.state(path)
     except OSError as error:
-        raise OutputError(Diagnostic("E1002", f"cannot read {path} before writing: {error.strerror}")) from None
+        raise OutputError.of("E1002", f"cannot read {path} before writing: {error.strerror}") from None
     if whose in ("foreign", "edited"):
         why = "was not written by rescompile" if whose == "foreign" else "was edited since rescompile wrote it"
-        raise OutputError(Diagnostic("E1001", f"{path} {why}", help=_OVERWRITE))
+        raise OutputError.of("E1001", f"{path} {why}", help=_OVERWRITE)
 
 
 def write_stdout(files: Iterable[File]) -> None:
     """Write an artifact of one file to standard output. Raises OutputError for several files."""
     files = list(files)
     if len(files) > 1:
-        raise OutputError(
-            Diagnostic(
-                "E1002",
-                "this artifact has several files, which cannot go to standard output",
-                help="write to a file with -o",
-            )
+        raise OutputError.of(
+            "E1002",
+            "this artifact has several files, which cannot go to standard output",
+            help="write to a file with -o",
         )
     for file in files:
         for chunk in file.chunks():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.records import record
 
 
@@ -68,7 +68,7 @@ def refuse(name: str, wanted: str, *fitting: FileType) -> None:
     """Raise UsageError if a file is of a known type that is not in `fitting`; `wanted` describes what is needed."""
     found = file_type(name)
     if found is not None and found not in fitting:
-        raise UsageError(Diagnostic("E0801", f"{name} has the suffix of {found.name}, but {wanted}", help=found.use))
+        raise UsageError.of("E0801", f"{name} has the suffix of {found.name}, but {wanted}", help=found.use)
 
 
 def check_file(name: str | os.PathLike[str], help: str | None = None) -> None:
@@ -81,4 +81,4 @@ def check_file(name: str | os.PathLike[str], help: str | None = None) -> None:
             if os.path.exists(name)
             else "does not exist"
         )
-        raise UsageError(Diagnostic("E0801", f"{os.fspath(name) or repr('')} {what}", help=help))
+        raise UsageError.of("E0801", f"{os.fspath(name) or repr('')} {what}", help=help)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.files.atomic_write import check_folder, check_ours
 from rescompile.files.checksum import GENERATOR
 from rescompile.records import record
@@ -52,7 +52,7 @@ def checked(name: str, force: bool) -> Path:
     """Return the path of a figure that can be written. Raises UsageError, OutputError or Unavailable if it cannot."""
     path = Path(name)
     if path.suffix not in METADATA:
-        raise UsageError(Diagnostic("E0802", f"--plot {name} must end in .svg or .png"))
+        raise UsageError.of("E0802", f"--plot {name} must end in .svg or .png")
     check_folder(path)
     check_ours(path, force)
     matplotlib_or_error()
@@ -127,5 +127,5 @@ def matplotlib_or_error() -> Any:
         import matplotlib
     except ImportError as error:
         message = f"figures need matplotlib, which cannot be loaded: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[plot]'")) from None
+        raise Unavailable.of("E0902", message, help="pip install 'rescompile[plot]'") from None
     return matplotlib

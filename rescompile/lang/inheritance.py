@@ -56,10 +56,8 @@ def _set(document: Mapping, setting: str) -> Mapping:
     """Return the document with one `--set path=value` applied."""
     name, equals, value = setting.partition("=")
     if not equals or not name.strip():
-        raise UsageError(
-            Diagnostic(
-                "E0802", f"--set {clipped(setting)} is not of the form path=value, such as parameters.classes=10"
-            )
+        raise UsageError.of(
+            "E0802", f"--set {clipped(setting)} is not of the form path=value, such as parameters.classes=10"
         )
     source = Source("--set", setting)
     place = Place(source, 1, 1, len(name) + 1)

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, UsageError, nearest
+from rescompile.diagnostics.errors import Place, Source, SpecError, UsageError, nearest
 from rescompile.files import file_types
 from rescompile.ir import ops
 from rescompile.lang.yaml_reader import MAX_BYTES, Located, Mapping, read
@@ -74,7 +74,7 @@ def spec_path(argument: str) -> Path:
             nearest_in_zoo(argument)
             or "run 'rescompile list' to see all networks; the name of a file contains a / or ends in .yaml"
         )
-    raise UsageError(Diagnostic("E0801", f"unknown network '{argument}': it is not in the zoo", help=hint))
+    raise UsageError.of("E0801", f"unknown network '{argument}': it is not in the zoo", help=hint)
 
 
 def source(path: Path) -> Source:
@@ -86,22 +86,21 @@ def source(path: Path) -> Source:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(Diagnostic("E0801", f"{shown(path)} cannot be read: {error.strerror}")) from None
+        raise UsageError.of("E0801", f"{shown(path)} cannot be read: {error.strerror}") from None
     return decoded(shown(path), data)
 
 
 def decoded(name: str, data: bytes) -> Source:
     """Return the text of the bytes of a file with this name. Raises SpecError if they are not text."""
     if len(data) > MAX_BYTES:
-        place = Place(Source(name, ""), 1, 1, 2)
-        raise SpecError(Diagnostic("E0107", f"the file is longer than {MAX_BYTES:,} bytes", place))
+        raise SpecError.of("E0107", f"the file is longer than {MAX_BYTES:,} bytes", Place(Source(name, ""), 1, 1, 2))
     try:
         return Source(name, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         readable = data[: error.start].decode("utf-8-sig")
         whole = Source(name, readable + data[error.start :].decode("utf-8", "replace"))
         message = f"the file is not UTF-8 text: invalid byte {data[error.start]:#04x}"
-        raise SpecError(Diagnostic("E0111", message, Place.at(whole, len(readable)))) from None
+        raise SpecError.of("E0111", message, Place.at(whole, len(readable))) from None
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import Place, Source, SpecError, clipped, nearest, one_of
 from rescompile.ir import ops
 from rescompile.ir.names import COMBINATORS
 from rescompile.lang import library
@@ -24,7 +24,7 @@ SETTABLE = (
 
 def problem(code: str, message: str, place: Place, help: str | None = None) -> SpecError:
     """Return an error with one diagnostic."""
-    return SpecError(Diagnostic(code, message, place, help=help))
+    return SpecError.of(code, message, place, help=help)
 
 
 Step = str | int

@@ -226,7 +226,7 @@ _ASIDE = re.compile(r"(?:^|\s)#.*|\"[^\"]*\"|'[^']*'")
 
 
 def _refuse(source: Source, place: Place | None, code: str, message: str, help: str | None = None) -> None:
-    raise SpecError(Diagnostic(code, message, place or Place(source, 1, 1, 2), help=help))
+    raise SpecError.of(code, message, place or Place(source, 1, 1, 2), help=help)
 
 
 class _Reader:

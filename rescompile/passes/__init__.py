@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, nearest
+from rescompile.diagnostics.errors import UsageError, nearest
 from rescompile.ir.network import Network
 from rescompile.ir.tree_contract import verify
 from rescompile.options import Option, assignment, read
@@ -83,7 +83,7 @@ def apply(
     known = {step.keyword for step in PASSES}
     for keyword in options:
         if keyword not in known:
-            raise UsageError(Diagnostic("E0802", f"there is no pass '{keyword}'", help=nearest(keyword, known)))
+            raise UsageError.of("E0802", f"there is no pass '{keyword}'", help=nearest(keyword, known))
     for step in PASSES:
         value = options.get(step.keyword)
         if value is not None:
@@ -91,7 +91,7 @@ def apply(
         if isinstance(value, str):
             value = "".join(value.split())  # so that the record can be typed again without quotes
             if not value:
-                raise UsageError(Diagnostic("E0802", f"{step.name} needs a value: {step.values}"))
+                raise UsageError.of("E0802", f"{step.name} needs a value: {step.values}")
         if value:
             network, weights = step.apply(network, weights, value)
             record = step.name if value is True else f"{step.name}={value}"

@@ -13,7 +13,7 @@ dropped: later layers read its features as channels, and would be different laye
 
 from __future__ import annotations
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network, Node, parameters
 from rescompile.passes import lesions
 from rescompile.weights import Weights
@@ -31,7 +31,7 @@ def drop(network: Network, weights: Weights | None, value: str) -> tuple[Network
         others = [other for other in removed if other is not lesion]
         if put.keys() & lesion.put.keys() or any(lesion.put.keys() & other.inside for other in others):
             message = f"'{part.path}' is already dropped with another part of this list"
-            raise UsageError(Diagnostic(lesions.UNKNOWN, message, part.place))
+            raise UsageError.of(lesions.UNKNOWN, message, part.place)
         put.update(lesion.put)
     changed = lesions.replaced(network, put)
     left = {name for name, _ in parameters(changed)}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.diagnostics.errors import CheckFailed
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, Survival, scope_of
 from rescompile.ir.ops import Conv, Identity, Linear, Norm, Scale
 from rescompile.ir.traversal import FoldRules, ThreadRules, fold, rewrite, runs, thread
@@ -108,7 +108,7 @@ class _Folder:
                 narrow = np.asarray(values, np.float32)
             if not np.isfinite(narrow).all():
                 message = f"{norm_name} cannot be folded into {name}: float32 cannot represent the result. {norm_name}.running_var has values down to {var().min():.3g}, and eps is {norm.eps:g}"
-                raise CheckFailed(Diagnostic("E0707", message, help="build without --fold-batchnorm"))
+                raise CheckFailed.of("E0707", message, help="build without --fold-batchnorm")
             return narrow
 
         def weight() -> Array:

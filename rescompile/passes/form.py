@@ -25,7 +25,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir import names, ops
 from rescompile.ir.network import Merge, Network, Node, Op, Parallel, Series, Side, join, name_of, scope, share, walk
 from rescompile.ir.ops import Conv, Norm
@@ -49,7 +49,7 @@ def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network
     if not any(_groups(node) > 1 and not fixed(name) for name, node in walk(network.root)):
         message = f"{network.name} has no grouped convolution that --form could rewrite"
         help = "set 'groups' of a conv, or 'cardinality' of the block bottleneck: see resnext50_32x4d"
-        raise UsageError(Diagnostic("E0804", message, help=help))
+        raise UsageError.of("E0804", message, help=help)
     if value == "c":
         return network, weights
     network, weights = plain_weights(network, weights)

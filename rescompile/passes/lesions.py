@@ -131,7 +131,7 @@ def lesion_of(network: Network, part: Part) -> Lesion:
     if nodes is not None and nodes[0].input == nodes[-1].output:
         if len(nodes) > 1 and any(map(runs_again(network.root), (join(part.scope, name_of(node)) for node in nodes))):
             message = f"'{part.path}' or an op that belongs to it runs again elsewhere, so it is not a single layer"
-            raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, _origin(part.node)))
+            raise UsageError.of(NO_RESIDUAL, message, part.place, _origin(part.node))
         inside = {path for node in nodes for path, _ in walk(node, part.scope)}
         names = [join(part.scope, name_of(node)) for node in nodes]
         return Lesion(dict.fromkeys(names, ()), frozenset(inside - set(names)))
@@ -194,9 +194,9 @@ def residual_of(network: Network, part: Part) -> str:
     if inside:
         blocks = [name for name in residual_blocks(network) if name.startswith(f"{part.path}.")] or inside
         message = f"'{part.path}' is ambiguous: it has {len(inside)} residual branches"
-        raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, help=f"name one of {listed(blocks)}"))
+        raise UsageError.of(NO_RESIDUAL, message, part.place, help=f"name one of {listed(blocks)}")
     message = f"'{part.path}' is {_why_not(part.node)}"
-    raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, _origin(part.node), help=_around(network, part.path)))
+    raise UsageError.of(NO_RESIDUAL, message, part.place, _origin(part.node), help=_around(network, part.path))
 
 
 def _why_not(node: Node) -> str:

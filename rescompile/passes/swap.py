@@ -7,7 +7,7 @@ one. A name begins with the scope that it is in, so blocks are exchanged within 
 
 from __future__ import annotations
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Again, Network, walk
 from rescompile.ir.refitting import runs_again
 from rescompile.ir.values import Crossings
@@ -20,15 +20,14 @@ def swap(network: Network, weights: Weights | None, value: str) -> tuple[Network
     """Return the network with the parts in `value` exchanged, two by two, in order. Raises UsageError."""
     count = len(lesions.named(network, "swap", value))
     if count % 2:
-        message = f"--swap takes an even number of blocks, but {value} lists {count}"
-        raise UsageError(Diagnostic("E0802", message))
+        raise UsageError.of("E0802", f"--swap takes an even number of blocks, but {value} lists {count}")
     for pair in range(0, count, 2):
         # The parts are looked up again, since a swap moves nodes.
         first, second = lesions.named(network, "swap", value)[pair : pair + 2]
         for part in (first, second):
             lesions.residual_of(network, part)
         if why := _unlike(network, first, second):
-            raise UsageError(Diagnostic(lesions.UNLIKE, why, second.place))
+            raise UsageError.of(lesions.UNLIKE, why, second.place)
         network = lesions.replaced(network, {first.path: (second.node,), second.path: (first.node,)})
     return network, weights
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
 from rescompile.records import record
@@ -65,9 +65,9 @@ def data(source: str | int | os.PathLike[str] | Array | None, network: Network, 
         return drawn(shape, COUNT if source is None else source, seed)
     if not isinstance(source, str | os.PathLike):
         message = f"calibration data must be a folder, a number or a numpy array, not a {type(source).__name__}"
-        raise UsageError(Diagnostic("E0840", message))
+        raise UsageError.of("E0840", message)
     if not os.fspath(source):  # an empty path would be the current folder
-        raise UsageError(Diagnostic("E0840", "--calibrate is empty", help=_HELP))
+        raise UsageError.of("E0840", "--calibrate is empty", help=_HELP)
     return _folder(Path(source), network)
 
 
@@ -75,9 +75,7 @@ def drawn(shape: Shape, count: int, seed: int) -> Data:
     """Return standard-normal inputs of a shape. Each has its own random stream, so that a larger count begins with the same
     inputs."""
     if isinstance(count, bool) or not 0 < count <= _MOST:
-        raise UsageError(
-            Diagnostic("E0840", f"the number of calibration inputs must be from 1 to {_MOST}, not {count}")
-        )
+        raise UsageError.of("E0840", f"the number of calibration inputs must be from 1 to {_MOST}, not {count}")
 
     def make(at: int) -> Array:
         return np.random.default_rng([seed, at]).standard_normal((1, *shape), np.float32)
@@ -90,7 +88,7 @@ def drawn(shape: Shape, count: int, seed: int) -> Data:
 def _folder(path: Path, network: Network) -> Data:
     if not os.path.isdir(path):
         what = "is not a folder" if os.path.exists(path) else "does not exist"
-        raise UsageError(Diagnostic("E0840", f"{path} {what}", help=_HELP))
+        raise UsageError.of("E0840", f"{path} {what}", help=_HELP)
     files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if name.endswith(SUFFIX))
     if not files:
         return _images(path, network)
@@ -108,17 +106,17 @@ def _images(path: Path, network: Network) -> Data:
     except UsageError as error:
         (problem,) = error.diagnostics
         help = f"or a folder of {SUFFIX} files" if problem.code == "E0801" else "its key is 'preprocess', in the spec"
-        raise UsageError(Diagnostic("E0840", problem.message, help=help)) from None
+        raise UsageError.of("E0840", problem.message, help=help) from None
 
     def make(file: Path) -> Array:
         try:
             value = images.prepare(file, how)
         except preprocessing.UnusableImage as error:
-            raise UsageError(Diagnostic("E0840", f"{file}: {error}")) from None
+            raise UsageError.of("E0840", f"{file}: {error}") from None
         if value.shape != network.input:
             size, wanted = ("x".join(map(str, sizes)) for sizes in (value.shape[1:], network.input[1:]))
             help = "add 'resize' and 'crop' under 'preprocess' in the spec"
-            raise UsageError(Diagnostic("E0840", f"{file} is {size}, but {network.name} takes {wanted}", help=help))
+            raise UsageError.of("E0840", f"{file} is {size}, but {network.name} takes {wanted}", help=help)
         return value[None]
 
     return _split(f"{len(files)} image{'' if len(files) == 1 else 's'}", [partial(make, file) for file in files])
@@ -129,7 +127,7 @@ def _read(path: Path) -> Array:
     try:
         return numpy_files.read(path, mapped=True)
     except numpy_files.Unreadable as error:
-        raise UsageError(Diagnostic("E0840", f"{path}: {error}", help=error.help)) from None
+        raise UsageError.of("E0840", f"{path}: {error}", help=error.help) from None
 
 
 def _inputs(array: Array, shape: Shape, name: str, read: Callable[[], Array]) -> Iterator[Input]:
@@ -137,19 +135,17 @@ def _inputs(array: Array, shape: Shape, name: str, read: Callable[[], Array]) ->
     and for values that are not finite when the input is made."""
     if array.dtype.kind != "f":
         help = "preprocess the inputs as for the network: scale them, then normalise with mean and standard deviation"
-        raise UsageError(Diagnostic("E0840", f"{name}: inputs must be floats, not {array.dtype}", help=help))
+        raise UsageError.of("E0840", f"{name}: inputs must be floats, not {array.dtype}", help=help)
     one = array.shape == shape
     if not one and (array.shape[1:] != shape or not len(array)):
         given, wanted = (list(map(int, sizes)) for sizes in (array.shape, shape))
-        raise UsageError(
-            Diagnostic("E0840", f"{name} has the shape {given}, but the network takes {wanted}, or a batch of it")
-        )
+        raise UsageError.of("E0840", f"{name} has the shape {given}, but the network takes {wanted}, or a batch of it")
 
     def make(at: int) -> Array:
         values = read()
         value = np.array(values if one else values[at], np.float32)[None]
         if not np.isfinite(value).all():
-            raise UsageError(Diagnostic("E0840", f"{name} has a value that is not finite"))
+            raise UsageError.of("E0840", f"{name} has a value that is not finite")
         return value
 
     return (partial(make, at) for at in range(1 if one else len(array)))

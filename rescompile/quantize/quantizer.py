@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rescompile.backend import Artifact, Backend
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError
+from rescompile.diagnostics.errors import CheckFailed, RescompileError, Unavailable, UsageError
 from rescompile.ir.interpreter import first_not_finite
 from rescompile.ir.network import INPUT, LOGITS, Network
 from rescompile.quantize.calibration import Data, Input
@@ -85,9 +85,7 @@ def artifact(
         given = options[flag[2:]]
         if given or options["input"] != "float":  # calibration data are inputs of the network
             message = f"{flag if given else '--input'} and --precision int8 cannot be used together"
-            raise UsageError(
-                Diagnostic("E0802", message, help="normalise images before the file, or use --precision fp16")
-            )
+            raise UsageError.of("E0802", message, help="normalise images before the file, or use --precision fp16")
     _quantiser()
     with tempfile.TemporaryDirectory() as folder:
         plain, path = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
@@ -122,7 +120,7 @@ def convert(model: Path, inputs: Iterable[Array], scheme: Scheme, name: str) -> 
     proto = onnx.load(str(model))
     if not any(node.op_type in scheme.operators for node in proto.graph.node):
         message = f"{name} has nothing to quantise: neither a convolution nor a linear layer"
-        raise CheckFailed(Diagnostic("E0740", message, help="use --precision fp32 or fp16"))
+        raise CheckFailed.of("E0740", message, help="use --precision fp32 or fp16")
     del proto.metadata_props[:]
     # Otherwise the quantiser would recommend preprocessing, which is already done.
     proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
@@ -138,8 +136,7 @@ def convert(model: Path, inputs: Iterable[Array], scheme: Scheme, name: str) -> 
         except RescompileError:
             raise
         except Exception as error:  # its exceptions have no common base class except Exception
-            message = f"ONNX Runtime cannot quantise {name}: {brief(error)}"
-            raise CheckFailed(Diagnostic("E0740", message)) from None
+            raise CheckFailed.of("E0740", f"ONNX Runtime cannot quantise {name}: {brief(error)}") from None
     del quantised.metadata_props[:], quantised.graph.value_info[:]
     return quantised
 
@@ -203,7 +200,7 @@ def _quantiser() -> tuple[Any, Any]:
         import onnxruntime.quantization as quantiser
     except ImportError as error:
         message = f"int8 needs ONNX Runtime's quantiser, which cannot be loaded: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help=EXTRA)) from None
+        raise Unavailable.of("E0902", message, help=EXTRA) from None
     return onnx, quantiser
 
 
@@ -212,4 +209,4 @@ def _not_finite(network: Network, weights: Weights, inputs: Iterable[Input]) -> 
     values = (first_not_finite(network, weights, make(), "fp32") for make in inputs)
     first = next((value for value in values if value is not None), "an activation of the int8 file")
     message = f"{network.name} cannot be quantised: {first} is not finite"
-    return CheckFailed(Diagnostic("E0740", message, help="quantise trained weights: --weights FILE"))
+    return CheckFailed.of("E0740", message, help="quantise trained weights: --weights FILE")

@@ -15,12 +15,13 @@ from rescompile.drawing.scene import Scene
 from rescompile.explain import Against, Explanation
 from rescompile.explain.differences import compare
 from rescompile.explain.references import Reference
+from rescompile.explain.report import ABOUT
 from rescompile.explain.stages import structure
 from rescompile.ir.network import Network, parameters
 from rescompile.ir.ops.op import size_text
 from rescompile.records import record
 from rescompile.report.charts import Point
-from rescompile.report.facts import ABOUT, Comparison, Subject, is_countable, words
+from rescompile.report.facts import Comparison, Subject, is_countable, words
 from rescompile.report.results import Measurements, Timing
 from rescompile.version import __version__
 

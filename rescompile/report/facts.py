@@ -17,7 +17,7 @@ from rescompile.bench.profiling import owners
 from rescompile.diagnostics.errors import RescompileError, Source, UsageError
 from rescompile.elaboration import elaborate
 from rescompile.explain import Explanation, explain, text_report
-from rescompile.explain.report import report
+from rescompile.explain.report import ABOUT, report
 from rescompile.ir.network import Network, Parallel, Side, walk
 from rescompile.ir.ops.op import size_text
 from rescompile.lang.load import load_text
@@ -28,8 +28,6 @@ from rescompile.report.picture import Picture, picture
 from rescompile.report.results import Measurements, Timing
 from rescompile.version import __version__
 
-#: The keys of a spec that describe a network without changing it.
-ABOUT = ("family", "description", "reference", "notes", "unverified")
 #: A network with more merges is not asked for its paths, whose number would have as many digits.
 MOST_MERGES = 5000
 #: The most bars of a chart of memory, of which each shows the largest value of as many ops as needed.

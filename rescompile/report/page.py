@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rescompile.analysis import path_views
 from rescompile.analysis.conventions import GROUPS
 from rescompile.analysis.tree_table import count, survival
-from rescompile.bench.report import caveats
+from rescompile.bench.report import caveats, ms
 from rescompile.drawing.palette import DARK, LIGHT
 from rescompile.drawing.svg import escaped, rules, svg
 from rescompile.files.checksum import GENERATOR
@@ -90,7 +90,7 @@ def _environment() -> Environment:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, loader=FunctionLoader(_file), finalize=safe
     )  # fmt: skip
     environment.filters.update(
-        count=count, shape=size_text, milliseconds=_milliseconds, bytes=_bytes, percent=_percent, number=lambda n: f"{n:,}",
+        count=count, shape=size_text, milliseconds=ms, bytes=_bytes, percent=_percent, number=lambda n: f"{n:,}",
         path_count=path_views.count, embedded=html(_embedded), drawing=html(svg), picture=html(markup),
         yaml=html(highlighting.yaml), python=html(highlighting.python), raw=html(str), error=_error,
     )  # fmt: skip
@@ -105,12 +105,6 @@ def _embedded(data: Any) -> str:
     """Data as JSON for a script element, which no text in it can end."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _milliseconds(seconds: float) -> str:
-    """`2.35`: three digits."""
-    value = 1e3 * seconds
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _bytes(size: int) -> str:

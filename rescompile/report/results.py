@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from rescompile.bench import results
 from rescompile.bench.json_files import LARGEST
 from rescompile.bench.results import BenchRow, Result
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, clipped
+from rescompile.diagnostics.errors import Place, Source, UsageError, clipped
 from rescompile.files.file_types import check_file
 from rescompile.ir.network import LOGITS, Network, walk
 from rescompile.records import record
@@ -63,7 +63,7 @@ class Verdicts:
         if self.name != network.name or not same:
             other = "with another spec" if self.name == network.name else f"not of {network.name}"
             message = f"{self.file} is the result of {clipped(self.name)}, {other}"
-            raise UsageError(Diagnostic("E0811", message, help=f"'{COMMAND}' prints one"))
+            raise UsageError.of("E0811", message, help=f"'{COMMAND}' prints one")
 
 
 @record
@@ -117,7 +117,7 @@ def read_verdicts(file: str) -> Verdicts:
     """Read the output of `verify --json`. Raises UsageError if the file is something else."""
     check_file(file)
     if Path(file).stat().st_size > LARGEST:
-        raise UsageError(Diagnostic("E0820", f"{clipped(file)} is larger than {LARGEST >> 20} MiB"))
+        raise UsageError.of("E0820", f"{clipped(file)} is larger than {LARGEST >> 20} MiB")
     text, place = "", None
     try:
         text = Path(file).read_text("utf-8")
@@ -131,7 +131,7 @@ def read_verdicts(file: str) -> Verdicts:
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         pass
     message = f"{clipped(file)} is not the output of 'rescompile verify --json'"
-    raise UsageError(Diagnostic("E0820", message, place, help=f"'{COMMAND}' prints it"))
+    raise UsageError.of("E0820", message, place, help=f"'{COMMAND}' prints it")
 
 
 def _error(value: Any) -> float:
@@ -180,7 +180,7 @@ def check_all_used(files: Iterable[ResultFile], networks: Sequence[Network]) -> 
         elif not any(row.sha256 == network.sha256 for row in each.result.rows for network in networks):
             message = f"{each.file} has no result of {listed} with this spec"
             help = f"it has results of {clipped(', '.join(sorted(each.names())) or 'other libraries only')}"
-            raise UsageError(Diagnostic("E0811", message, help=help))
+            raise UsageError.of("E0811", message, help=help)
 
 
 def _machine(result: Result) -> str:

@@ -109,10 +109,10 @@ class Runtime:
         options = read(options.items(), self.options, self.name)
         if job.precision not in self.precisions:
             help = f"supported precisions: {', '.join(self.precisions)}"
-            raise Unavailable(Diagnostic("E0901", f"{self.name} does not support {job.precision}", help=help))
+            raise Unavailable.of("E0901", f"{self.name} does not support {job.precision}", help=help)
         if (job.model if self.takes == FILE_TARGET else job.module) is None:
             kind = "an ONNX file" if self.takes == FILE_TARGET else f"a live module of the target {self.takes}"
-            raise UsageError(Diagnostic("E0802", f"{self.name} needs {kind}, but {job.name} has none"))
+            raise UsageError.of("E0802", f"{self.name} needs {kind}, but {job.name} has none")
         if (problem := self.problem()) is not None:
             raise Unavailable(problem)
         if self.isolated:
@@ -144,7 +144,7 @@ def find(text: str) -> tuple[Runtime, dict[str, Any]]:
     name, *parts = text.strip().split(":")
     if name not in RUNTIMES:
         help = nearest(name, RUNTIMES) or f"the runtimes are {one_of(RUNTIMES)}"
-        raise Unavailable(Diagnostic("E0901", f"there is no runtime '{name}'", help=help))
+        raise Unavailable.of("E0901", f"there is no runtime '{name}'", help=help)
     runtime = RUNTIMES[name]
     return runtime, read(map(assignment, parts), runtime.options, name)
 
@@ -160,8 +160,7 @@ def check_precision(
     nodes = f"convolution and matmul nodes of {job.name}"
     others = " and ".join(f"{count} as {kind}" for kind, count in multiplied.items() if kind not in types)
     ran = f"ran the {nodes} in other types: {others}" if others else f"ran no {nodes}"
-    message = f"{job.precision} was requested, but {library} {ran}"
-    raise Unavailable(Diagnostic("E0901", message, help=help))
+    raise Unavailable.of("E0901", f"{job.precision} was requested, but {library} {ran}", help=help)
 
 
 _DRIVER = "an NVIDIA GPU with its driver"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rescompile import backend
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.network import LOGITS
 from rescompile.runtimes import Job, Runtime
 from rescompile.runtimes.device import usable
@@ -27,7 +27,7 @@ class Module:
     def __init__(self, runtime: Runtime, job: Job, load: Load, facts: Mapping[str, Any]) -> None:
         if runtime.device == "cpu" and job.threads not in (None, usable()):
             message = f"{runtime.name} uses all {usable()} CPU cores of its process, not {job.threads}"
-            raise Unavailable(Diagnostic("E0901", message, help="limit the process: taskset -c 0 rescompile ..."))
+            raise Unavailable.of("E0901", message, help="limit the process: taskset -c 0 rescompile ...")
         assert job.module is not None
         self._infer: Any = None
         started = time.perf_counter()
@@ -41,7 +41,7 @@ class Module:
             raise
         except Exception as error:  # such as too little memory
             self.close()
-            raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
+            raise Unavailable.of("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}") from None
         self.first_seconds = time.perf_counter() - started
         threads = usable() if runtime.device == "cpu" else None
         self.facts = {
@@ -72,4 +72,4 @@ def missing(runtime: Runtime) -> str | None:
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
     """Raise Unavailable: these libraries report no times of layers."""
     message = f"{runtime.name} reports no times of layers"
-    raise Unavailable(Diagnostic("E0901", message, help="use --profile with ort-cpu or torch-cpu"))
+    raise Unavailable.of("E0901", message, help="use --profile with ort-cpu or torch-cpu")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.runtimes.device import libraries
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def survive(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> None:
         version = libraries().get(runtime.extra)
         fault = f"a bug in {runtime.extra}{f' {version}' if version else ''}: another precision or version may run it"
         help = "the system may have run out of memory" if how == "SIGKILL" else fault
-        raise Unavailable(Diagnostic("E0901", message, help=help))
+        raise Unavailable.of("E0901", message, help=help)
 
 
 def profile(
@@ -53,7 +53,7 @@ def profile(
         how = crash_cause(done.returncode)
         last = (done.stderr.strip().splitlines() or ["no error message"])[-1][:300]
         why = last if how is None else f"its process crashed ({how})"
-        raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot profile {job.name}: {why}"))
+        raise Unavailable.of("E0901", f"{runtime.name} cannot profile {job.name}: {why}")
     return [(name, seconds) for name, seconds in json.loads(done.stdout.splitlines()[-1])]
 
 

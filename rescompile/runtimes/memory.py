@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network, Op, walk
 
 #: The approximate number of arrays, each as large as its largest input and output, that the interpreter has in memory at once.
@@ -26,7 +26,7 @@ def check(needed: int, what: str, help: str | None = None) -> None:
     available = total() or 1 << 40
     if needed > available:
         message = f"{what} needs {_shown(needed)} of memory, and this machine has {_shown(available)}"
-        raise UsageError(Diagnostic("E0802", message, help=help))
+        raise UsageError.of("E0802", message, help=help)
 
 
 def check_interpreter(network: Network, batch: int) -> None:
@@ -40,7 +40,7 @@ def check_interpreter(network: Network, batch: int) -> None:
 def check_array(shape: Sequence[int], what: str) -> None:
     """Raise UsageError if a float32 array of this shape does not fit, or has more axes than numpy can handle."""
     if len(shape) > 32:
-        raise UsageError(Diagnostic("E0801", f"{what} has {len(shape)} axes, more than 32"))
+        raise UsageError.of("E0801", f"{what} has {len(shape)} axes, more than 32")
     check(4 * math.prod(shape), what)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
+from rescompile.diagnostics.errors import UsageError, clipped
 from rescompile.files.protobuf_reader import Field, entry, fields, text
 
 #: Operators that keep the order of the classes and do not change probabilities.
@@ -113,7 +113,7 @@ def check_files(path: str | os.PathLike[str], graph: OnnxGraph) -> None:
         outside = os.path.realpath(os.path.join(folder, name))
         if not any(os.path.commonpath((inside, outside)) == inside for inside in allowed):
             message = f"{os.fspath(path)} refers to external data in {clipped(name)}, which is not in its folder"
-            raise UsageError(Diagnostic("E0801", message, help="move the external data into the folder of the model"))
+            raise UsageError.of("E0801", message, help="move the external data into the folder of the model")
 
 
 def digest(path: Path) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.runtimes import Job, Runtime, check_precision, child_process
 from rescompile.runtimes.onnx_graph import digest
 from rescompile.runtimes.ort_session import PROVIDERS, brief, lacking, library, opened
@@ -66,7 +66,7 @@ def _device_errors(runtime: Runtime, job: Job) -> Iterator[None]:
         if runtime.device == "cpu" or (isinstance(error, UsageError) and error.diagnostics[0].code != "E0801"):
             raise
         why = error.diagnostics[0].message if isinstance(error, UsageError) else brief(error)
-        raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {why}")) from None
+        raise Unavailable.of("E0901", f"{runtime.name} cannot run {job.name}: {why}") from None
 
 
 class Session:
@@ -91,7 +91,7 @@ class Session:
         try:
             self.run()
         except Exception as error:
-            raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
+            raise Unavailable.of("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}") from None
         self.first_seconds = time.perf_counter() - started
         nodes = _profiled(ort, job, threads, provider, given)
         placement, multiplied = placed(nodes, provider), types(nodes)
@@ -131,7 +131,7 @@ class Session:
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _ARRAYS:
             listed = ", ".join(f"{value.name}: {value.type}" for value in inputs[:3])
-            raise UsageError(Diagnostic("E0802", f"{job.name} must have one numeric input, but has {listed}"))
+            raise UsageError.of("E0802", f"{job.name} must have one numeric input, but has {listed}")
         self._input = job.input.astype(_ARRAYS[inputs[0].type])
         value = ort.OrtValue.ortvalue_from_numpy(self._input, runtime.device, 0)
         self._bound = [value]
@@ -143,8 +143,8 @@ class Session:
                 continue
             shape = [len(job.input), *output.shape[1:]]
             if not all(isinstance(size, int) for size in shape) or output.type not in _ARRAYS:
-                raise UsageError(
-                    Diagnostic("E0802", f"a CUDA graph needs fixed shapes, but output {output.name} is {output.shape}")
+                raise UsageError.of(
+                    "E0802", f"a CUDA graph needs fixed shapes, but output {output.name} is {output.shape}"
                 )
             kind = np.dtype(_ARRAYS[output.type]).type
             value = ort.OrtValue.ortvalue_from_shape_and_type(shape, kind, runtime.device, 0)
@@ -196,10 +196,10 @@ def _tf32_allowed(runtime: Runtime, job: Job) -> None:
     if runtime.device == "cpu" or job.precision not in ("fp32", "tf32"):
         return
     if job.precision == "tf32" and override == "0":
-        raise Unavailable(Diagnostic("E0901", "NVIDIA_TF32_OVERRIDE=0 turns TF32 off", help="unset it to run tf32"))
+        raise Unavailable.of("E0901", "NVIDIA_TF32_OVERRIDE=0 turns TF32 off", help="unset it to run tf32")
     if job.precision == "fp32" and (override == "1" or (override != "0" and runtime.name == "ort-tensorrt")):
         message = f"fp32 was requested, but {runtime.name} would multiply in TF32"
-        raise Unavailable(Diagnostic("E0901", message, help="set NVIDIA_TF32_OVERRIDE=0 in the environment"))
+        raise Unavailable.of("E0901", message, help="set NVIDIA_TF32_OVERRIDE=0 in the environment")
 
 
 def _cache(ort: Any, job: Job) -> Path:
@@ -266,7 +266,7 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -
     """
     if runtime.name == "ort-tensorrt":
         message = f"TensorRT runs {job.name} as one node, so it has no profile"
-        raise Unavailable(Diagnostic("E0901", message, help="use --profile with ort-cuda or torch-cuda"))
+        raise Unavailable.of("E0901", message, help="use --profile with ort-cuda or torch-cuda")
     if runtime.device == "cuda" and os.environ.get(_BLOCKING) != "1":
         return child_process.profile(runtime, job, options, runs, {_BLOCKING: "1"})
     with _device_errors(runtime, job):
@@ -310,11 +310,10 @@ def elsewhere(nodes: Iterable[Node], provider: str) -> list[str]:
 def _check(runtime: Runtime, job: Job, provider: str, nodes: Sequence[Node], multiplied: Mapping[str, int]) -> None:
     """Raise Unavailable unless all computing nodes ran on the requested provider in the requested precision."""
     if not nodes:
-        raise Unavailable(Diagnostic("E0901", f"the profile of {job.name} has no nodes, so their placement is unknown"))
+        raise Unavailable.of("E0901", f"the profile of {job.name} has no nodes, so their placement is unknown")
     others = elsewhere(nodes, provider)
     if others:
         listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        message = f"{provider} was requested, but nodes of {job.name} ran elsewhere: {listed}"
-        raise Unavailable(Diagnostic("E0901", message))
+        raise Unavailable.of("E0901", f"{provider} was requested, but nodes of {job.name} ran elsewhere: {listed}")
     if multiplied:  # a profile of TensorRT shows no multiplying nodes
         check_precision(runtime.name, job, multiplied, _TYPES[job.precision])

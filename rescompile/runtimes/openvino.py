@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.runtimes import Job, Runtime, check_precision
 from rescompile.weights import Array
 
@@ -86,7 +86,7 @@ class Request:
         try:
             model = core.read_model(str(job.model))
         except RuntimeError as error:
-            raise UsageError(Diagnostic("E0801", f"{job.name} cannot be loaded by OpenVINO: {_last(error)}")) from None
+            raise UsageError.of("E0801", f"{job.name} cannot be loaded by OpenVINO: {_last(error)}") from None
         try:
             model.reshape(list(job.input.shape))
             products = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in _PRODUCTS}
@@ -100,7 +100,7 @@ class Request:
             started = time.perf_counter()
             self.run()
         except RuntimeError as error:  # OpenVINO reads this network but cannot run it; others may still be measured
-            raise Unavailable(Diagnostic("E0901", f"openvino cannot run {job.name}: {_last(error)}")) from None
+            raise Unavailable.of("E0901", f"openvino cannot run {job.name}: {_last(error)}") from None
         self.first_seconds = time.perf_counter() - started
         nodes = compiled.get_runtime_model().get_ops()
         multiplied = counted(nodes, "runtimePrecision", products)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rescompile.analysis.dynamic_shapes import Free
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, clipped, one_of
+from rescompile.diagnostics.errors import Unavailable, UsageError, clipped, one_of
 from rescompile.files import file_types
 from rescompile.ir.ops import AXIS_NAMES, Size
 from rescompile.records import record
@@ -97,15 +97,15 @@ class Model:
         try:
             self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError:
-            raise UsageError(Diagnostic("E0801", f"the metadata of {self.path} is not UTF-8 text")) from None
+            raise UsageError.of("E0801", f"the metadata of {self.path} is not UTF-8 text") from None
         if len(self.inputs) > 1 and "rescompile.spec" in self.metadata:
-            raise UsageError(Diagnostic("E0802", f"{self.path} has no weights, only the structure of the network"))
+            raise UsageError.of("E0802", f"{self.path} has no weights, only the structure of the network")
         for value in self.outputs:
             if value.type == "tensor(string)" or not value.type.startswith("tensor("):
                 message = (
                     f"output '{value.name}' of {self.path} is a {value.type}, but only numeric tensors are supported"
                 )
-                raise UsageError(Diagnostic("E0801", message))
+                raise UsageError.of("E0801", message)
 
     @property
     def sizes(self) -> list[int | str]:
@@ -119,8 +119,7 @@ class Model:
             recorded = json.loads(self.metadata.get("rescompile.dynamic", "{}"))
             return {name: Free.of(name, facts) for name, facts in recorded.items()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            message = f"the metadata entry rescompile.dynamic of {self.path} is not valid"
-            raise UsageError(Diagnostic("E0801", message)) from None
+            raise UsageError.of("E0801", f"the metadata entry rescompile.dynamic of {self.path} is not valid") from None
 
     @property
     def drawn(self) -> str | None:
@@ -141,7 +140,7 @@ class Model:
         try:
             outputs = self._session.run(None, dict(feeds))
         except Exception as error:
-            raise UsageError(Diagnostic("E0801", f"{self.path} cannot be run: {brief(error)}")) from None
+            raise UsageError.of("E0801", f"{self.path} cannot be run: {brief(error)}") from None
         return dict(zip((value.name for value in self.outputs), outputs, strict=True))
 
 
@@ -160,7 +159,7 @@ def library() -> Any:
         import onnxruntime
     except ImportError:
         help = "pip install 'rescompile[run]'"
-        raise Unavailable(Diagnostic("E0902", "this needs ONNX Runtime, which is not installed", help=help)) from None
+        raise Unavailable.of("E0902", "this needs ONNX Runtime, which is not installed", help=help) from None
     return onnxruntime
 
 
@@ -194,12 +193,12 @@ def opened(
                 ort.preload_dlls()  # CUDA and cuDNN from packages, where the loader does not search
             session = ort.InferenceSession(shown, options, providers=chosen)
     except Exception as error:  # its exceptions have no other common base class
-        raise UsageError(Diagnostic("E0801", f"{shown} cannot be loaded by ONNX Runtime: {brief(error)}")) from None
+        raise UsageError.of("E0801", f"{shown} cannot be loaded by ONNX Runtime: {brief(error)}") from None
     obtained = session.get_providers()[0]
     if strict and obtained != provider:
         why = next((line for line in printed.getvalue().splitlines() if line.startswith("EP Error")), None)
         message = f"{provider} was requested, but ONNX Runtime uses {obtained}"
-        raise Unavailable(Diagnostic("E0901", message, notes=(why[:300],) if why else ()))
+        raise Unavailable.of("E0901", message, notes=(why[:300],) if why else ())
     return session
 
 
@@ -227,7 +226,7 @@ def _provider(ort: Any, name: str) -> str:
             if PROVIDERS[name] not in there
             else None
         )
-        raise Unavailable(Diagnostic("E0901", reason, help=help))
+        raise Unavailable.of("E0901", reason, help=help)
     return PROVIDERS[name]
 
 
@@ -243,10 +242,10 @@ def _sizes(value: Any, batch: int | None, size: Size | None, free: Mapping[str, 
     map."""
     if value.type not in TYPES:
         message = f"input '{value.name}' is a {value.type}, but only float32 and uint8 inputs are supported"
-        raise UsageError(Diagnostic("E0801", message))
+        raise UsageError.of("E0801", message)
     fixed = _fixed(value)
     if batch is not None and fixed is not None and fixed != batch:
-        raise UsageError(Diagnostic("E0802", f"the batch size of this model is fixed to {fixed}"))
+        raise UsageError.of("E0802", f"the batch size of this model is fixed to {fixed}")
     shape = [n if isinstance(n, int) else batch or 1 for n in value.shape]
     axes = AXIS_NAMES.get(len(shape) - 2, ())
     if size is not None and len(size) != len(axes):
@@ -254,15 +253,13 @@ def _sizes(value: Any, batch: int | None, size: Size | None, free: Mapping[str, 
         help = (
             f"write {'x'.join(axes).upper()}, such as {'x'.join(['16', '320', '256'][-len(axes) :])}" if axes else None
         )
-        raise UsageError(Diagnostic("E0802", f"--size is {given}, but input '{value.name}' has {has}", help=help))
+        raise UsageError.of("E0802", f"--size is {given}, but input '{value.name}' has {has}", help=help)
     first = 1 if len(shape) == 4 and value.shape[3] in (1, 3) and value.shape[1] not in (1, 3) else 2  # channels last
     for at, name in enumerate(axes):
         if isinstance(value.shape[first + at], int):
             if size is not None and size[at] != shape[first + at]:
                 help = "build the model, or run the spec, with --dynamic"
-                raise UsageError(
-                    Diagnostic("E0802", f"the {name} of this model is fixed to {shape[first + at]}", help=help)
-                )
+                raise UsageError.of("E0802", f"the {name} of this model is fixed to {shape[first + at]}", help=help)
         elif size is not None or name in free:
             shape[first + at] = free[name].size if size is None else size[at]
             if name in free:

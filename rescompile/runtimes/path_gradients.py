@@ -25,7 +25,7 @@ import numpy as np
 from rescompile.analysis.path_algebra import PathRules, through
 from rescompile.analysis.path_views import paths_html
 from rescompile.analysis.paths import Paths, Unit, entered, paths
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.ir.network import Network, Op, Parallel
 from rescompile.records import record
 from rescompile.weights import Array, Weights
@@ -105,7 +105,7 @@ def torch_module() -> Any:
         return import_module("rescompile.runtimes.torch_paths")
     except ImportError as error:
         message = f"gradients are computed by torch, which cannot be loaded: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
+        raise Unavailable.of("E0902", message, help="pip install 'rescompile[torch]'") from None
 
 
 def path_gradients(
@@ -144,7 +144,7 @@ def path_gradients(
                 norm = float(np.linalg.norm(gradient.astype(np.float64), axis=1).mean())
                 if not math.isfinite(norm):
                     message = f"the gradient along a path of length {length} is {norm}: the network overflows"
-                    raise UsageError(Diagnostic("E0802", message, help="use trained weights, or scale the data"))
+                    raise UsageError.of("E0802", message, help="use trained weights, or scale the data")
                 norms[length].append(norm)
     return PathGradients(found, samples, tuple(_magnitude(norms.get(length)) for length in range(len(found.counts))))
 
@@ -173,25 +173,23 @@ def _examples(network: Network, data: Array | None, labels: Array | None, seed: 
     classes, *positions = network.root.output
     if data is None:
         if labels is not None:
-            raise UsageError(Diagnostic("E0802", "--labels needs --data"))
+            raise UsageError.of("E0802", "--labels needs --data")
         x = generator.standard_normal((BATCH * BATCHES, *network.input), np.float32)
     else:
         if data.ndim == 0 or data.shape[1:] != network.input or not len(data) or data.dtype.kind not in "fiu":
             wanted = f"numbers of shape [examples, {', '.join(map(str, network.input))}]"
-            raise UsageError(Diagnostic("E0802", f"--data must be {wanted}, not {data.dtype} {list(data.shape)}"))
+            raise UsageError.of("E0802", f"--data must be {wanted}, not {data.dtype} {list(data.shape)}")
         if not np.isfinite(data).all():
-            raise UsageError(Diagnostic("E0802", "--data contains a value that is not finite"))
+            raise UsageError.of("E0802", "--data contains a value that is not finite")
         x = data
     if labels is None:
         y = generator.integers(0, classes, (len(x), *positions))
     else:
         wanted = f"integers from 0 to {classes - 1} of shape {[len(x), *positions]}"
         if labels.shape != (len(x), *positions) or labels.dtype.kind not in "iu":
-            message = f"--labels must be {wanted}, not {labels.dtype} {list(labels.shape)}"
-            raise UsageError(Diagnostic("E0802", message))
+            raise UsageError.of("E0802", f"--labels must be {wanted}, not {labels.dtype} {list(labels.shape)}")
         if labels.min() < 0 or labels.max() >= classes:
-            message = f"--labels must be {wanted}, not from {labels.min()} to {labels.max()}"
-            raise UsageError(Diagnostic("E0802", message))
+            raise UsageError.of("E0802", f"--labels must be {wanted}, not from {labels.min()} to {labels.max()}")
         y = labels.astype(np.int64)
     order = generator.permutation(len(x))
     return x[order], y[order]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, nearest, one_of
+from rescompile.diagnostics.errors import UsageError, nearest, one_of
 from rescompile.passes import PASSES
 from rescompile.records import record
 
@@ -47,7 +47,7 @@ def find(runtime: str) -> Recipe:
     """Return the recipe for a runtime. Raises UsageError if there is none."""
     if runtime not in RECIPES:
         help = nearest(runtime, RECIPES) or f"recipes exist for {one_of(RECIPES)}"
-        raise UsageError(Diagnostic("E0802", f"there is no recipe for the runtime '{runtime}'", help=help))
+        raise UsageError.of("E0802", f"there is no recipe for the runtime '{runtime}'", help=help)
     return RECIPES[runtime]
 
 
@@ -74,8 +74,7 @@ def scheme(runtime: str | None) -> str:
     found = "u8s8" if runtime is None else find(runtime).scheme
     if found is None:
         having = [name for name, recipe in RECIPES.items() if recipe.scheme is not None]
-        message = f"{runtime} has no kernels for int8"
-        raise UsageError(Diagnostic("E0802", message, help=f"use {one_of(having)}"))
+        raise UsageError.of("E0802", f"{runtime} has no kernels for int8", help=f"use {one_of(having)}")
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.network import LOGITS
 from rescompile.ir.precision import FLOATS, PRECISIONS
 from rescompile.runtimes import Job, Runtime
@@ -64,7 +64,7 @@ class Module:
                 self.run()
         except Exception as error:  # such as a missing compiler or too little memory
             self.close()
-            raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
+            raise Unavailable.of("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}") from None
         self.first_seconds = time.perf_counter() - started
         with self._settings():
             self.facts: Mapping[str, Any] = {

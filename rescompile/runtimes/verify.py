@@ -119,7 +119,7 @@ def verify(request: Request) -> Iterator[Verdict]:
     cases = [_target_case(target, request.dynamic) for target in request.targets]
     cases += _runtime_cases(request.runtimes, request.precisions)
     if not cases:
-        raise UsageError(Diagnostic("E0802", "there is nothing to verify", help="name a target or a runtime"))
+        raise UsageError.of("E0802", "there is nothing to verify", help="name a target or a runtime")
     passes = dict(request.passes)
     other = {step.keyword: passes.pop(step.keyword) for step in PASSES if not step.exact and step.keyword in passes}
     network, weights = request.network, request.weights
@@ -226,7 +226,7 @@ def _target_case(target: str, dynamic: str | None) -> _Case:
     known = list(backend_api.targets())
     if target not in known:
         help = nearest(target, known) or f"the targets are {', '.join(known)}"
-        raise UsageError(Diagnostic("E0802", f"unknown target '{target}'", help=help))
+        raise UsageError.of("E0802", f"unknown target '{target}'", help=help)
     backend = backend_api.evaluator(target)
     options = backend_api.checked(backend, target, {} if dynamic is None else {"dynamic": dynamic})
 
@@ -240,7 +240,7 @@ def _target_case(target: str, dynamic: str | None) -> _Case:
             if target in backend_api.built_in():
                 raise
             message = f"the target '{target}' cannot be evaluated: {type(error).__name__}: {error}"
-            raise UsageError(Diagnostic("E0801", message)) from error
+            raise UsageError.of("E0801", message) from error
 
     return _Case(target, evaluated)
 
@@ -248,22 +248,20 @@ def _target_case(target: str, dynamic: str | None) -> _Case:
 def _runtime_cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_Case]:
     """Return every runtime in every precision that it supports, before anything is computed."""
     if runtimes and not precisions:
-        message = "runtimes are verified in a precision"
-        raise UsageError(Diagnostic("E0802", message, help=f"use {one_of(FLOATS)}"))
+        raise UsageError.of("E0802", "runtimes are verified in a precision", help=f"use {one_of(FLOATS)}")
     for precision in precisions:
         if precision not in FLOATS:
             message, help = f"unknown precision '{precision}'", nearest(precision, FLOATS)
             if precision in PRECISIONS:
                 message, help = f"{precision} cannot be verified: its rounding depends on calibration data", None
-            raise UsageError(Diagnostic("E0802", message, help=help or f"use {one_of(FLOATS)}"))
+            raise UsageError.of("E0802", message, help=help or f"use {one_of(FLOATS)}")
     cases: list[_Case] = []
     for text in runtimes:
         runtime, options = find(text)
         supported = [precision for precision in precisions if precision in runtime.precisions]
         if not supported:
             message = f"{runtime.name} cannot run here: it does not support {one_of(precisions)}"
-            help = f"supported precisions: {', '.join(runtime.precisions)}"
-            raise Unavailable(Diagnostic("E0901", message, help=help))
+            raise Unavailable.of("E0901", message, help=f"supported precisions: {', '.join(runtime.precisions)}")
         if (problem := runtime.problem()) is not None:
             raise Unavailable(problem)
         cases += [_Case(runtime.takes, partial(run, runtime, options, each), text.strip(), each) for each in supported]

@@ -17,7 +17,7 @@ import numpy as np
 
 from rescompile import backend as backend_api
 from rescompile.analysis.dynamic_shapes import Free
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError
+from rescompile.diagnostics.errors import CheckFailed, RescompileError
 from rescompile.ir.network import Network
 from rescompile.runtimes.accuracy import Arrays, Reference, relative_error
 from rescompile.runtimes.verify import other_size
@@ -57,14 +57,14 @@ def verified(
         reference = Reference(network, given, x, wrapping.outputs)
         if (first := reference.overflow(precision)) is not None:
             message = f"{name} cannot be verified: the network is not finite with these weights, from {first} on"
-            raise CheckFailed(Diagnostic("E0707", message, help=_OVERFLOW))
+            raise CheckFailed.of("E0707", message, help=_OVERFLOW)
         with _together(files) as path:
             outputs = _outputs(backend, path, network, given, _repeated(x, batch), options)
         error = relative_error(outputs, {key: _repeated(value, batch) for key, value in reference.exact.items()})
         bound = reference.bound(precision, error=error)
         if not error <= bound < math.inf:
             message = f"{name} was not written: loaded again, its outputs have an error of {error:.2e}, but the bound is {bound:.2e}"
-            raise CheckFailed(Diagnostic("E0708", message, help=_DIFFERS))
+            raise CheckFailed.of("E0708", message, help=_DIFFERS)
         facts["verified"] = {"input": [batch, *x.shape[1:]], "error": error, "bound": bound}
 
     return replace(artifact, facts=facts, check=check)
@@ -87,7 +87,7 @@ def _outputs(
         message = (
             f"{path.name} was not written: loaded again, it cannot be run: {type(error).__name__}: {str(error)[:300]}"
         )
-        raise CheckFailed(Diagnostic("E0708", message, help=_DIFFERS)) from None
+        raise CheckFailed.of("E0708", message, help=_DIFFERS) from None
 
 
 def _repeated(values: Array, batch: int) -> Array:

@@ -65,12 +65,12 @@ def find(paths: Iterable[Path]) -> list[Path]:
             )
             if not inside:
                 help = f"images are found by their suffixes: {' '.join(sorted(endings))}"
-                raise UsageError(Diagnostic("E0801", f"the folder {path} contains no images", help=help))
+                raise UsageError.of("E0801", f"the folder {path} contains no images", help=help)
             files += inside
         elif os.path.exists(path):
             files.append(path)
         else:
-            raise UsageError(Diagnostic("E0801", f"{path} does not exist"))
+            raise UsageError.of("E0801", f"{path} does not exist")
     return files
 
 
@@ -80,9 +80,7 @@ def require() -> None:
         import PIL  # noqa: F401
     except ImportError:
         help = "pip install 'rescompile[image]'"
-        raise Unavailable(
-            Diagnostic("E0902", "reading images needs Pillow, which is not installed", help=help)
-        ) from None
+        raise Unavailable.of("E0902", "reading images needs Pillow, which is not installed", help=help) from None
 
 
 def prepare(path: Path, how: Preparation) -> Array:

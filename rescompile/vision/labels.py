@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, Unavailable, UsageError, nearest
+from rescompile.diagnostics.errors import Place, Source, Unavailable, UsageError, nearest
 from rescompile.files import file_types
 
 IMAGENET = "imagenet"
@@ -34,29 +34,27 @@ def read(name: str) -> list[str]:
     file_types.check_file(name, nearest(name, [IMAGENET]) or "name a file, or use --labels imagenet")
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(Diagnostic("E0831", f"{path} is not a label file: it has more than {_MAX_BYTES:,} bytes"))
+            raise UsageError.of("E0831", f"{path} is not a label file: it has more than {_MAX_BYTES:,} bytes")
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         help = "write one label per line, or JSON"
-        raise UsageError(Diagnostic("E0831", f"{path} is not a label file: it is not UTF-8 text", help=help)) from None
+        raise UsageError.of("E0831", f"{path} is not a label file: it is not UTF-8 text", help=help) from None
     except OSError as error:
-        raise UsageError(Diagnostic("E0831", f"{path} cannot be read: {error.strerror}")) from None
+        raise UsageError.of("E0831", f"{path} cannot be read: {error.strerror}") from None
     return _of_json(text, path) if path.suffix.lower() == ".json" else _of_lines(text, path)
 
 
 def fit(labels: list[str], classes: int, shown: str) -> None:
     """Raise UsageError unless there is one label for each class of the network."""
     if len(labels) != classes:
-        message = f"there are {len(labels):,} labels, but {shown} has {classes:,} classes"
-        raise UsageError(Diagnostic("E0831", message))
+        raise UsageError.of("E0831", f"there are {len(labels):,} labels, but {shown} has {classes:,} classes")
 
 
 def _of_lines(text: str, path: Path) -> list[str]:
     labels = [line.strip() for line in text.rstrip().split("\n")]
     for number, label in enumerate(labels, 1):
         if not label:
-            place = Place(Source(str(path), text), number, 1, 2)
-            raise UsageError(Diagnostic("E0831", "empty line in a label file", place))
+            raise UsageError.of("E0831", "empty line in a label file", Place(Source(str(path), text), number, 1, 2))
     return labels
 
 
@@ -65,22 +63,19 @@ def _of_json(text: str, path: Path) -> list[str]:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         place = Place(Source(str(path), text), error.lineno, error.colno, error.colno + 1)
-        raise UsageError(Diagnostic("E0831", f"this is not JSON: {error.msg}", place)) from None
+        raise UsageError.of("E0831", f"this is not JSON: {error.msg}", place) from None
     except RecursionError:
-        raise UsageError(Diagnostic("E0831", f"{path} is nested too deeply")) from None
+        raise UsageError.of("E0831", f"{path} is nested too deeply") from None
     except ValueError as error:  # an integer of thousands of digits
-        raise UsageError(Diagnostic("E0831", f"{path} cannot be read: {str(error).partition(';')[0]}")) from None
+        raise UsageError.of("E0831", f"{path} cannot be read: {str(error).partition(';')[0]}") from None
     if isinstance(data, dict):
         if set(data) != {str(at) for at in range(len(data))}:
-            message = f"the keys of {path} must be the class numbers 0 to {len(data) - 1}"
-            raise UsageError(Diagnostic("E0831", message))
+            raise UsageError.of("E0831", f"the keys of {path} must be the class numbers 0 to {len(data) - 1}")
         data = [data[str(at)] for at in range(len(data))]
         # {"0": ["n01440764", "tench"], ...}, as Keras has them
         data = [label[-1] if isinstance(label, list) and label else label for label in data]
     if not isinstance(data, list) or not data or not all(isinstance(label, str) for label in data):
-        raise UsageError(
-            Diagnostic("E0831", f"{path} must contain a list of labels, or a mapping from class numbers to labels")
-        )
+        raise UsageError.of("E0831", f"{path} must contain a list of labels, or a mapping from class numbers to labels")
     return data
 
 
@@ -97,12 +92,8 @@ def _imagenet() -> list[str]:
                 continue  # this release stores them elsewhere
             if len(labels) == _CLASSES:
                 return labels
-    raise Unavailable(
-        Diagnostic(
-            "E0902", "the labels of ImageNet come from torchvision or timm, and neither is installed",
-            help="pip install torchvision, or name a file with --labels",
-        )
-    )  # fmt: skip
+    raise Unavailable.of("E0902", "the labels of ImageNet come from torchvision or timm, and neither is installed",
+            help="pip install torchvision, or name a file with --labels")  # fmt: skip
 
 
 def _of_torchvision(folder: Path) -> list[str]:

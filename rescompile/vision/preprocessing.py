@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import UsageError, clipped, nearest, one_of
 from rescompile.options import assignment
 from rescompile.records import record
 from rescompile.weights import Array
@@ -118,11 +118,11 @@ def preparation(values: Mapping[str, Any], sizes: Sequence[Any], shown: str, dty
     if len(sizes) != 4 or sizes[1] not in MODES:
         listed = ", ".join(map(str, sizes))
         message = f"the input of {shown} is [{listed}], but images need [batch, 1 or 3 channels, height, width]"
-        raise UsageError(Diagnostic("E0830", message))
+        raise UsageError.of("E0830", message)
     for name in values:
         if name not in KEYS:
             help = nearest(name, KEYS) or f"valid keys: {', '.join(KEYS)}"
-            raise UsageError(Diagnostic("E0830", f"unknown preprocessing key '{clipped(str(name))}'", help=help))
+            raise UsageError.of("E0830", f"unknown preprocessing key '{clipped(str(name))}'", help=help)
     channels = sizes[1]
     if dtype == "uint8":  # the graph normalises these
         values = {"mean": [0] * channels, "std": [1] * channels, **values}
@@ -131,10 +131,10 @@ def preparation(values: Mapping[str, Any], sizes: Sequence[Any], shown: str, dty
     if absent:
         message = f"{shown} does not record its preprocessing: {' and '.join(absent)} missing"
         help = f"add {' '.join(f'--preprocess {name}={example}' for name in absent)}"
-        raise UsageError(Diagnostic("E0830", message, help=help))
+        raise UsageError.of("E0830", message, help=help)
     mean, std = (_numbers(name, values[name], channels) for name in ("mean", "std"))
     if min(std) <= 0:
-        raise UsageError(Diagnostic("E0830", f"std must be greater than 0, not {min(std):g}"))
+        raise UsageError.of("E0830", f"std must be greater than 0, not {min(std):g}")
     resize, crop = (_lengths(name, values.get(name)) for name in ("resize", "crop"))
     crop = (crop[0], crop[-1]) if crop else None
     interpolation = _word("interpolation", values.get("interpolation", "bilinear"), INTERPOLATIONS)
@@ -143,10 +143,10 @@ def preparation(values: Mapping[str, Any], sizes: Sequence[Any], shown: str, dty
     fixed = crop or (resize if resize and len(resize) == 2 else None)
     if fixed is None and any(free):
         message = f"{shown} takes images of any size, but all images of a batch need one size"
-        raise UsageError(Diagnostic("E0830", message, help="set it: --preprocess crop=224"))
+        raise UsageError.of("E0830", message, help="set it: --preprocess crop=224")
     if fixed and any(not any_size and got != size for any_size, got, size in zip(free, fixed, sizes[2:], strict=True)):
         message = f"preprocessing gives images of {fixed[0]}x{fixed[1]}, but {shown} needs {sizes[2]}x{sizes[3]}"
-        raise UsageError(Diagnostic("E0830", message, help=f"set it: --preprocess crop={_side(sizes[2:])}"))
+        raise UsageError.of("E0830", message, help=f"set it: --preprocess crop={_side(sizes[2:])}")
     return Preparation(mean, std, resize, crop, interpolation, order, dtype, layout)
 
 
@@ -202,9 +202,9 @@ def assignments(given: Iterable[str]) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, value in map(assignment, given):
         if value is None:
-            raise UsageError(Diagnostic("E0802", f"--preprocess {clipped(name)}: write --preprocess name=value"))
+            raise UsageError.of("E0802", f"--preprocess {clipped(name)}: write --preprocess name=value")
         if name in values:
-            raise UsageError(Diagnostic("E0802", f"--preprocess {clipped(name)} is given twice"))
+            raise UsageError.of("E0802", f"--preprocess {clipped(name)} is given twice")
         values[name] = value
     return values
 
@@ -214,7 +214,7 @@ def _word(name: str, value: Any, choices: Sequence[str]) -> str:
     word = str(value)
     if word not in choices:
         message = f"{name} must be {one_of(choices)}, not '{clipped(word)}'"
-        raise UsageError(Diagnostic("E0830", message, help=nearest(word, choices)))
+        raise UsageError.of("E0830", message, help=nearest(word, choices))
     return word
 
 
@@ -235,7 +235,7 @@ def _numbers(name: str, value: Any, channels: int) -> tuple[float, ...]:
         numbers = ()
     if len(numbers) != channels or not all(map(math.isfinite, numbers)):
         how = "one number" if channels == 1 else f"{channels} numbers"
-        raise UsageError(Diagnostic("E0830", f"{name} must be {how}, one per channel, not {clipped(str(value))}"))
+        raise UsageError.of("E0830", f"{name} must be {how}, one per channel, not {clipped(str(value))}")
     return numbers
 
 
@@ -248,5 +248,5 @@ def _lengths(name: str, value: Any) -> tuple[int, ...] | None:
         text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16 for text in texts
     ):
         message = f"{name} must be an integer from 1 to 65535, or height,width, not {clipped(str(value))}"
-        raise UsageError(Diagnostic("E0830", message))
+        raise UsageError.of("E0830", message)
     return tuple(map(int, texts))

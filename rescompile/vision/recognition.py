@@ -73,9 +73,7 @@ def _predicted(model: Model, waiting: Sequence[Prediction], arrays: list[Array])
         for name, array in outputs.items():
             if array.shape[:1] != (len(filled),):
                 message = f"output '{name}' of {model.path} has no batch axis: its shape is {list(array.shape)} for {len(filled)} images"
-                raise UsageError(
-                    Diagnostic("E0801", message, help="'rescompile run' without --image prints all outputs")
-                )
+                raise UsageError.of("E0801", message, help="'rescompile run' without --image prints all outputs")
     at = 0
     for prediction in waiting:
         if prediction.problem is not None:
@@ -90,14 +88,13 @@ def preparation_of(model: Model, shown: str, given: Sequence[str]) -> Preparatio
     UsageError."""
     if len(model.inputs) != 1 or model.inputs[0].type not in TYPES:
         kinds = ", ".join(value.type for value in model.inputs[:3])
-        message = f"{shown} must have one float32 or uint8 input to run on images, but has {kinds}"
-        raise UsageError(Diagnostic("E0830", message))
+        raise UsageError.of("E0830", f"{shown} must have one float32 or uint8 input to run on images, but has {kinds}")
     try:
         recorded = json.loads(model.metadata.get("rescompile.preprocess", "{}"))
     except (ValueError, RecursionError):
         recorded = None
     if not isinstance(recorded, dict):
-        raise UsageError(Diagnostic("E0830", f"the metadata entry rescompile.preprocess of {shown} is not valid"))
+        raise UsageError.of("E0830", f"the metadata entry rescompile.preprocess of {shown} is not valid")
     dtype = TYPES[model.inputs[0].type]
     if dtype == "uint8" or "rescompile.normalize" in model.metadata:  # the graph applies the rest
         recorded = {name: value for name, value in recorded.items() if name not in ("mean", "std", "channel_order")}
@@ -134,7 +131,7 @@ class Classes:
         if labels is None:
             return
         if self.output is None:
-            raise UsageError(Diagnostic("E0831", f"{shown} is not a classifier, so --labels does not apply"))
+            raise UsageError.of("E0831", f"{shown} is not a classifier, so --labels does not apply")
         count = shapes[self.output][1]
         if isinstance(count, int):  # otherwise the first image decides
             fit(labels, count, shown)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from rescompile.analysis.heads import heads
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
+from rescompile.diagnostics.errors import CheckFailed, UsageError
 from rescompile.ir.network import Network, Op, Parallel, Side
 from rescompile.ir.ops import Conv, Shape
 from rescompile.ir.traversal import ThreadRules, thread
@@ -62,7 +62,7 @@ def adapted(
                     result[name], lines[name] = change
         if len(lines) == adapted_before:
             reason = f"the checkpoint does not differ from {network.name} in its number of {what} alone"
-            raise UsageError(Diagnostic("E0802", f"--{option} {value} does not apply: {reason}"))
+            raise UsageError.of("E0802", f"--{option} {value} does not apply: {reason}")
     return result, lines
 
 
@@ -96,7 +96,7 @@ def _channels(name: str, old: Tensor | None, wanted: Shape, word: str) -> tuple[
         return None
     if word == "sum" and are != 1:
         message = f"--in-channels sum produces one input channel, but {name} needs {are} (the file has {were})"
-        raise CheckFailed(Diagnostic("E0702", message, help="use --in-channels repeat"))
+        raise CheckFailed.of("E0702", message, help="use --in-channels repeat")
     how = f"{were} input channels summed" if word == "sum" else f"{were} input channels repeated to {are}"
     make = partial(_summed, old) if word == "sum" else partial(_repeated, old, are)
     return replace(old, shape=wanted, make=make), Line(name, "adapted", name, how)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rescompile.analysis.heads import heads
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import UsageError, clipped, nearest, one_of
 from rescompile.files import file_types
 from rescompile.ir.network import Network, parameters
 from rescompile.ir.ops import Shape
@@ -88,13 +88,12 @@ def _chosen(
 ) -> tuple[str, Placed]:
     """Return the state dict of a file that belongs to the network, with its entry. Raises UsageError unless there is one."""
     if not entries:
-        raise UsageError(Diagnostic("E0803", f"{file.path} contains no state dict"))
+        raise UsageError.of("E0803", f"{file.path} contains no state dict")
     if file.entry is not None:
         if file.entry not in entries:
             inner = [name for name in entries if name]
             hint = nearest(file.entry, inner) or (f"use --entry with {one_of(inner)}" if inner else None)
-            message = f"{file.path} has no state dict under '{clipped(file.entry)}'"
-            raise UsageError(Diagnostic("E0802", message, help=hint))
+            raise UsageError.of("E0802", f"{file.path} has no state dict under '{clipped(file.entry)}'", help=hint)
         entries = {file.entry: entries[file.entry]}
     elif len(entries) > 1:  # a single number next to state dicts, such as an accuracy, is not a state dict
         entries = {
@@ -117,7 +116,7 @@ def _chosen(
     if len(best) == 1 or best[0] == "":
         return best[0], found[best[0]]
     message = f"{file.path} contains several state dicts: {', '.join(repr(clipped(name)) for name in best)}"
-    raise UsageError(Diagnostic("E0803", message, help=f"choose one with --entry {best[0]}"))
+    raise UsageError.of("E0803", message, help=f"choose one with --entry {best[0]}")
 
 
 def load(path: str | os.PathLike[str], network: Network, say: Callable[[str], None] = warnings.warn) -> Weights:

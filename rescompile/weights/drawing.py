@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network, parameters
 from rescompile.ir.ops import Draw, Parameter
 from rescompile.weights.mapping import Array, Weights
@@ -25,7 +25,7 @@ def draw(network: Network, seed: int = 0) -> Weights:
     """Return new weights by the initialisation rules of the network. Raises UsageError if `seed` is not an integer from
     0 to 2^64 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64:
-        raise UsageError(Diagnostic("E0802", f"seed must be an integer from 0 to 2^64 - 1, but is {seed!r}"))
+        raise UsageError.of("E0802", f"seed must be an integer from 0 to 2^64 - 1, but is {seed!r}")
 
     return Weights({name: partial(drawn, name, parameter, seed) for name, parameter in parameters(network)}, seed)
 

@@ -9,7 +9,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.files import file_types
 from rescompile.records import record
 from rescompile.weights import hdf5, numpy_files, safetensors_file, torch_checkpoint
@@ -56,7 +56,7 @@ def read(shown: str, notes: list[str]) -> Content:
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:
-        raise UsageError(Diagnostic("E0803", f"{shown} cannot be read: {error.strerror}")) from None
+        raise UsageError.of("E0803", f"{shown} cannot be read: {error.strerror}") from None
     try:
         if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path):
             return Content({"": safetensors_file.read(shown)}, preprocess=safetensors_file.preprocess(shown))
@@ -67,7 +67,7 @@ def read(shown: str, notes: list[str]) -> Content:
         if start.startswith(PICKLES):
             return _content(torch_checkpoint.read_pickles(path))
     except Unreadable as error:
-        raise UsageError(Diagnostic("E0803", f"{shown} cannot be read as weights: {error}")) from None
+        raise UsageError.of("E0803", f"{shown} cannot be read as weights: {error}") from None
     raise _refusal(shown, start)
 
 
@@ -111,7 +111,7 @@ def _refusal(shown: str, start: bytes) -> UsageError:
         file_types.refuse(shown, WANTED, file_types.WEIGHTS)
         known = [("is text, not weights" if _is_text(start) else f"is not a weights file: {WANTED}", None)]
     what, help = known[0]
-    return UsageError(Diagnostic("E0803", f"{shown} {what}", help=help))
+    return UsageError.of("E0803", f"{shown} {what}", help=help)
 
 
 WANTED = "weights must be a file of safetensors, torch, Keras (HDF5) or NumPy (.npz)"

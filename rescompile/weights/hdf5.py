@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, clipped
+from rescompile.diagnostics.errors import Unavailable, UsageError, clipped
 from rescompile.weights.mapping import Array
 from rescompile.weights.tensors import DTYPES, Tensor
 
@@ -42,7 +42,7 @@ def read(path: str, notes: list[str]) -> dict[str, Tensor]:
         import h5py
     except ImportError as error:
         message = f"{path} is an HDF5 file; reading it needs h5py, which cannot be imported: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[keras]'")) from None
+        raise Unavailable.of("E0902", message, help="pip install 'rescompile[keras]'") from None
     tensors: dict[str, Tensor] = {}
     try:
         with h5py.File(path, "r") as root:
@@ -54,9 +54,9 @@ def read(path: str, notes: list[str]) -> dict[str, Tensor]:
                 tensors[name] = _tensor(name, dataset, path)
             beside = sorted({"optimizer", "optimizer_weights"} & set(root))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(Diagnostic("E0803", f"{path} is not a Keras weights file: {error}")) from None
+        raise UsageError.of("E0803", f"{path} is not a Keras weights file: {error}") from None
     if not tensors:
-        raise UsageError(Diagnostic("E0803", f"{path} is not a Keras weights file: it contains no tensors of layers"))
+        raise UsageError.of("E0803", f"{path} is not a Keras weights file: it contains no tensors of layers")
     if beside:
         notes.append(f"ignored: {', '.join(beside)}")
     return tensors

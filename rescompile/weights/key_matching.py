@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, get_args
 
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import CheckFailed, UsageError, clipped, nearest, one_of
 from rescompile.ir.network import Network, Op, Side, parameters, walk
 from rescompile.records import record
 from rescompile.weights.drawing import draw
@@ -64,7 +64,7 @@ def _array(name: str, value: Any) -> Array:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         message = f"the weight '{clipped(name)}' is not an array: {str(error).splitlines()[0]}"
-        raise UsageError(Diagnostic("E0802", message)) from None
+        raise UsageError.of("E0802", message) from None
 
 
 def fitted(tensors: Mapping[str, Tensor], network: Network, what: str) -> Weights:
@@ -149,7 +149,7 @@ def refuse(rows: list[Misfit], network: Network, what: str, help: str | None = N
         return
     listed = "".join(f"\n  {row}" for row in rows[:20]) + (f"\n  and {len(rows) - 20} more" if len(rows) > 20 else "")
     message = f"{what} does not fit {network.name}: {counted(rows)}{listed}"
-    raise CheckFailed(Diagnostic("E0702", message, help=help or _near(rows)))
+    raise CheckFailed.of("E0702", message, help=help or _near(rows))
 
 
 def counted(rows: list[Misfit]) -> str:

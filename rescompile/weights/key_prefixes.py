@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import UsageError, clipped, nearest, one_of
 from rescompile.ir.ops import Shape
 from rescompile.records import record
 from rescompile.weights.tensors import Tensor
@@ -45,10 +45,8 @@ def placed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Shape], prefix: s
         inside = {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
         if not inside:
             known = sorted({name.rpartition(".")[0] for name in tensors} | {name.partition(".")[0] for name in tensors})
-            raise UsageError(
-                Diagnostic(
-                    "E0802", f"{what} has no tensors under the prefix '{clipped(prefix)}'", help=nearest(prefix, known)
-                )
+            raise UsageError.of(
+                "E0802", f"{what} has no tensors under the prefix '{clipped(prefix)}'", help=nearest(prefix, known)
             )
         ignored = {name: tensor for name, tensor in tensors.items() if not name.startswith(head)}
         tensors = inside
@@ -98,7 +96,7 @@ def _without_prefixes(
         if others:
             listed = one_of([f"'{clipped(p)}'" for p in (main, *others)], "and")
             message = f"{what} contains several networks that match: under {listed}"
-            raise UsageError(Diagnostic("E0803", message, help=f"choose one with --prefix {main.removesuffix('.')}"))
+            raise UsageError.of("E0803", message, help=f"choose one with --prefix {main.removesuffix('.')}")
     inside = {key.removeprefix(main): tensor for key, tensor in tensors.items() if key.startswith(main)}
     if main:
         notes.append(f"removed the prefix '{main}' from {_of(len(inside), len(tensors))} keys")

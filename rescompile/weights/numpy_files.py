@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
+from rescompile.diagnostics.errors import UsageError, clipped
 from rescompile.files.atomic_write import check_folder, check_ours, write_bytes
 from rescompile.files.checksum import GENERATOR
 from rescompile.weights.mapping import Array
@@ -60,7 +60,7 @@ def read(path: Path, mapped: bool = False) -> Array:
 def check(path: Path, force: bool = False) -> None:
     """Raise UsageError or OutputError early if a path could not be written later."""
     if path.suffix != SUFFIX:
-        raise UsageError(Diagnostic("E0802", f"--save {path} must end in {SUFFIX}"))
+        raise UsageError.of("E0802", f"--save {path} must end in {SUFFIX}")
     check_folder(path)
     check_ours(path, force)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import UsageError
 from rescompile.files.atomic_write import Chunk, File, check_folder, write_files
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
@@ -36,7 +36,7 @@ def read(path: str) -> dict[str, Tensor]:
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
         facts = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise UsageError(Diagnostic("E0803", f"{path} is not a safetensors file: {error}")) from None
+        raise UsageError.of("E0803", f"{path} is not a safetensors file: {error}") from None
     starts = _starts(path) if any(kind == "BF16" for _, kind in facts.values()) else {}
     return {
         name: Tensor(
@@ -58,7 +58,7 @@ def preprocess(path: str) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         recorded = ()
     if recorded is not None and not isinstance(recorded, dict):
-        raise UsageError(Diagnostic("E0803", f"the metadata entry {PREPROCESS} of {path} is not valid"))
+        raise UsageError.of("E0803", f"the metadata entry {PREPROCESS} of {path} is not valid")
     return recorded
 
 
@@ -84,7 +84,7 @@ def _halves(path: str, start: int, shape: tuple[int, ...]) -> Array:
 def check_name(path: Path) -> None:
     """Raise UsageError for an output without the suffix of safetensors files, by which readers recognise them."""
     if path.suffix != SUFFIX:
-        raise UsageError(Diagnostic("E0802", f"-o {path} must end in {SUFFIX}"))
+        raise UsageError.of("E0802", f"-o {path} must end in {SUFFIX}")
 
 
 def write(content: File, path: Path, force: bool = False, progress: Callable[[int], None] | None = None) -> int:

@@ -13,7 +13,7 @@ from functools import partial
 
 from rescompile.analysis.alignment import align
 from rescompile.analysis.heads import heads
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.diagnostics.errors import CheckFailed
 from rescompile.ir.network import Network, Op, Series, parameters
 from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import FoldRules, fold
@@ -75,7 +75,7 @@ def transfer(
     kept = {name: tensor for name, tensor in result.items() if name not in other}
     if all(name in lines and lines[name].status == "new" for name in kept):
         message = f"nothing to transfer: no part of {new.name} matches one of {old.name} by name or block, and by shape"
-        raise CheckFailed(Diagnostic("E0702", message, help=_advice(misfits(result, new), new)))
+        raise CheckFailed.of("E0702", message, help=_advice(misfits(result, new), new))
     done = _completed(kept, lines, new, seed, other)
     named = tuple(replace(line, source=line.source and sources[line.name]) for line in done.lines)
     used = {line.source for line in named}

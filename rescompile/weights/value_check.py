@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.diagnostics.errors import CheckFailed
 from rescompile.ir.ops import Parameter
 from rescompile.weights.mapping import Array
 
@@ -21,7 +21,7 @@ def checked(name: str, parameter: Parameter, make: Callable[[], Array], what: st
         values = make()
         if problem := _problem(values, parameter):
             message, help = problem
-            raise CheckFailed(Diagnostic("E0706", f"{what}: {name} has {message}", help=help))
+            raise CheckFailed.of("E0706", f"{what}: {name} has {message}", help=help)
         return values
 
     return read

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from rescompile.diagnostics.errors import Diagnostic, ShapeError, Unavailable
+from rescompile.diagnostics.errors import ShapeError, Unavailable
 from rescompile.records import record
 
 Rule = TypeVar("Rule")
@@ -178,5 +178,5 @@ def rule(table: Mapping[type[Kind], Rule], kind: type[Kind], target: str) -> Rul
     """Return the rule of a target for an op. Raises Unavailable for an op that is not in the table, such as one that
     third-party code added."""
     if kind not in table:
-        raise Unavailable(Diagnostic("E0901", f"the target '{target}' has no rule for the op '{kind.word}'"))
+        raise Unavailable.of("E0901", f"the target '{target}' has no rule for the op '{kind.word}'")
     return table[kind]

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import UsageError, clipped, nearest, one_of
 from rescompile.ir import ops
 from rescompile.ir.expressions import show
 from rescompile.lang.spec.blocks import Block
@@ -222,9 +222,7 @@ class Spec(SpecModel):
     def document(self) -> LocatedMapping:
         """The text that the spec was read from, with the place of every key and value."""
         if self._document is None:
-            raise UsageError(
-                Diagnostic("E0802", "this Spec was not read from a file", help="create it with rescompile.load()")
-            )
+            raise UsageError.of("E0802", "this Spec was not read from a file", help="create it with rescompile.load()")
         return self._document
 
     @property
@@ -241,6 +239,4 @@ class Spec(SpecModel):
 
     def model_copy(self, **options: Any) -> Spec:
         """Raise UsageError, because a changed copy would no longer match its text."""
-        raise UsageError(
-            Diagnostic("E0802", "a Spec cannot be changed", help='use rescompile.load(..., set=["path=value"])')
-        )
+        raise UsageError.of("E0802", "a Spec cannot be changed", help='use rescompile.load(..., set=["path=value"])')

@@ -40,7 +40,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Source, UsageError, nearest, one_of
+from rescompile.diagnostics.errors import CheckFailed, Source, UsageError, nearest, one_of
 from rescompile.ir.network import Network, Op, parameters, walk
 from rescompile.ir.ops import Conv, Kind, Norm, Shape
 from rescompile.lang.yaml_reader import plain, read
@@ -298,8 +298,7 @@ class Profile:
                     )
 
     def _refuse(self, why: str) -> NoReturn:
-        message = f"profile {self.name} {why}"
-        raise CheckFailed(Diagnostic("E0704", message, help=f"the profiles are {one_of(files())}"))
+        raise CheckFailed.of("E0704", f"profile {self.name} {why}", help=f"the profiles are {one_of(files())}")
 
     def _shift(self, kind: Kind) -> float:
         """Return the difference of our running variance to theirs. Theirs may become negative, by less than epsilon, but its sum
@@ -368,7 +367,7 @@ def load(name: str) -> Profile:
     """Return a profile by its name. Raises UsageError if there is none."""
     if name not in files():
         hint = nearest(name, files()) or f"the profiles are {one_of(files())}"
-        raise UsageError(Diagnostic("E0802", f"there is no naming profile '{name}'", help=hint))
+        raise UsageError.of("E0802", f"there is no naming profile '{name}'", help=hint)
     path = files()[name]
     content: dict[str, Any] = plain(read(Source(f"profiles/{path.name}", path.read_text(encoding="utf-8"))))
     names = content.pop("names").items()
