@@ -57,7 +57,7 @@ def network_of(members: str, kept: bool, folder: Path) -> Network:
     )
 
 
-CASES = [(members, kept) for members in ("unit{index + 1}",) for kept in (False, True)]
+CASES = [(members, kept) for members in ("", "unit{index + 1}") for kept in (False, True)]
 
 
 @pytest.mark.parametrize(("members", "kept"), CASES)
