@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from rescompile.codegen.axis_texts import ranked, size_tuple, size_values, suffix
 from rescompile.codegen.channels_last_dialect import array_functions
 from rescompile.codegen.class_plan import Layer
@@ -16,13 +14,14 @@ from rescompile.codegen.table_dialect import (
     conv_class,
     interpolation,
     of_weights,
+    old_share,
     per_channel,
+    per_group,
     variant,
     weight_fill,
 )
-from rescompile.codegen.terms import constant, literal, operation, python
+from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
-from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Draw, Kind
 
@@ -65,11 +64,6 @@ def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
     return {"bias_init": f"bias_uniform({fan})" if value == "torch_default" else _constant_init(value)}
 
 
-def _per_group(channels: Term, groups: Term) -> str:
-    """Return the number of channels in a group."""
-    return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
-
-
 def _conv_class(op: Op) -> str:
     """Return the class of a convolution: that of Flax takes maps with any number of axes."""
     name = conv_class(op, "")
@@ -81,7 +75,7 @@ def _conv(layer: Layer, a: Texts) -> Arguments:
     transposed = layer.kind is ops.ConvTranspose
     kernel = size_tuple(layer.attributes["kernel"], layer.sample)
     inputs = layer.attributes["channels"] if transposed else layer.channels
-    fan = f"{_per_group(inputs, layer.attributes['groups'])}, {kernel}"
+    fan = f"{per_group(inputs, layer.attributes['groups'])}, {kernel}"
     return args(
         python(layer.channels), a["channels"], kernel_size=kernel, strides=a["stride"], padding=a["padding"],
         **({"output_padding": a["output_padding"]} if transposed else {}), kernel_dilation=a["dilation"],
@@ -108,19 +102,12 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
     kind = variant(layer.sample)
     given = {"num_groups": a["groups"]} if kind == "group" else {}
     if kind == "batch":
-        given["momentum"] = _rest(layer.attributes["momentum"])
+        given["momentum"] = old_share(layer.attributes["momentum"])
     if kind != "batch" or a["eps"] != "1e-05":
         given["epsilon"] = a["eps"]
     scale = attribute(layer, "scale_init")
     start = {} if scale == 1 else {"scale_init": _constant_init(scale)}
     return args(python(layer.channels), **given, use_fast_variance="False", **start, **_RNGS)
-
-
-def _rest(share: Term) -> str:
-    """Return the weight of the old statistics in a norm, from that of the new ones."""
-    if share.head == "constant":
-        return repr(float(1 - Decimal(repr(share.value))))
-    return python(operation("-", constant(1), share))
 
 
 def _pool(layer: Layer, a: Texts) -> Arguments:

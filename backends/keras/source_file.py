@@ -8,11 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rescompile.analysis.dynamic_shapes import sizes
 from rescompile.backend import Artifact, evaluator
 from rescompile.files.atomic_write import File
 from rescompile.ir.network import Network
-from rescompile.source_target import artifact, evaluation, outputs_alone
+from rescompile.source_target import artifact, evaluation, free_axes, outputs_alone
 from rescompile.weights import Array, Weights
 from rescompile.weights import places as placed
 
@@ -31,7 +30,7 @@ def emit(
     The `dynamic` axes have no fixed size in the model that the file builds by default. Raises Unavailable for what
     Keras cannot do.
     """
-    free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
+    free = free_axes(network, dynamic)
     check(network, free)
     text = source(network, style, free, running_variance)
     return artifact(

@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from rescompile.analysis.dynamic_shapes import describe_sizes
-from rescompile.codegen.source_text import render_source
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op
 from rescompile.ir.ops import rank
+from rescompile.source_target import text_of
 
 from .dialect import dialect
 from .tensors import AUTOMATIC, connected, layer_name
@@ -68,5 +67,4 @@ def source(
 ) -> str:
     """Return the text of the file without its checksum trailer; the `free` axes of the image are dynamic in its
     model."""
-    notes = [f"Takes {describe_sizes(free)}."] if free else []
-    return render_source(network, dialect(running_variance == "unbiased", frozenset(free)), style, notes)
+    return text_of(network, dialect(running_variance == "unbiased", frozenset(free)), style, free)
