@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rescompile.codegen.axis_texts import ranked, size_tuple, size_values, suffix
-from rescompile.codegen.channels_last_dialect import array_functions
+from rescompile.codegen.channels_last_dialect import activation, array_functions, of_activation
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import (
     Arguments,
@@ -132,33 +132,10 @@ def pool_function(layer: Layer) -> str:
     return f"nnx.{name}" if plain else f"{name}{suffix(layer.sample)}"
 
 
-#: Function of each activation without parameters.
-ACTS: dict[str, str] = {
-    "relu": "nnx.relu",
-    "sigmoid": "nnx.sigmoid",
-    "tanh": "nnx.tanh",
-    "leaky_relu": "nnx.leaky_relu",
-    "elu": "nnx.elu",
-    "relu6": "nnx.relu6",
-    "silu": "nnx.silu",
-    "gelu": "nnx.gelu",
-    "gelu_tanh": "nnx.gelu",
-    "hardswish": "nnx.hard_swish",
-    "hardsigmoid": "nnx.hard_sigmoid",
-}
-
-
 def _act(layer: Layer, a: Texts) -> Arguments:
-    match variant(layer.sample):
-        case "prelu":
-            return per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
-        case "leaky_relu":
-            return args(negative_slope=a["slope"])
-        case "elu":
-            return args(alpha=a["alpha"])
-        case "gelu" | "gelu_tanh" as name:
-            return args(approximate=literal(name == "gelu_tanh"))
-    return args()
+    if variant(layer.sample) == "prelu":
+        return per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
+    return of_activation(layer, a)
 
 
 def _affine(layer: Layer, a: Texts) -> Arguments:
@@ -175,9 +152,7 @@ TABLE: dict[type[Kind], Spelling] = {
     ops.Conv: Spelling(_conv_class, arguments=_conv),
     ops.Linear: Spelling("nnx.Linear", arguments=_linear),
     ops.Norm: Spelling(norm_class, arguments=_norm),
-    ops.Act: Spelling(
-        lambda op: "PReLU" if variant(op) == "prelu" else "", lambda op: ACTS.get(variant(op)), arguments=_act
-    ),
+    ops.Act: Spelling(lambda op: "PReLU" if variant(op) == "prelu" else "", activation("nnx"), _act),
     ops.MaxPool: Spelling("", "", _pool),
     ops.AvgPool: Spelling("", "", _pool),
     ops.Dropout: Spelling("nnx.Dropout", arguments=lambda layer, a: args(a["rate"], **_RNGS)),

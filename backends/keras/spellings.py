@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rescompile.codegen.axis_texts import ranked, suffix
-from rescompile.codegen.channels_last_dialect import array_functions
+from rescompile.codegen.channels_last_dialect import activation, array_functions, of_activation
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import (
     Arguments,
@@ -152,38 +152,15 @@ def _pool(layer: Layer, a: Texts) -> Arguments:
     return args(a["kernel"], a["stride"], padding=a["padding"], ceil=a["ceil"], **counted)
 
 
-#: Function of each activation without parameters.
-_ACTS: dict[str, str] = {
-    "relu": "ops.relu",
-    "sigmoid": "ops.sigmoid",
-    "tanh": "ops.tanh",
-    "leaky_relu": "ops.leaky_relu",
-    "elu": "ops.elu",
-    "relu6": "ops.relu6",
-    "silu": "ops.silu",
-    "gelu": "ops.gelu",
-    "gelu_tanh": "ops.gelu",
-    "hardswish": "ops.hard_swish",
-    "hardsigmoid": "ops.hard_sigmoid",
-}
-
-
 def _act(layer: Layer, a: Texts) -> Arguments:
-    match variant(layer.sample):
-        case "prelu":
-            rank = len(layer.sample.input)
-            shared = tuple(range(1, rank + (attribute(layer, "per") == "one")))
-            return args(
-                alpha_initializer=_constant_init(attribute(layer, "slope_init")),
-                **({"shared_axes": f"[{', '.join(map(str, shared))}]"} if shared else {}),
-            )
-        case "leaky_relu":
-            return args(negative_slope=a["slope"])
-        case "elu":
-            return args(alpha=a["alpha"])
-        case "gelu" | "gelu_tanh" as name:
-            return args(approximate=literal(name == "gelu_tanh"))
-    return args()
+    if variant(layer.sample) != "prelu":
+        return of_activation(layer, a)
+    rank = len(layer.sample.input)
+    shared = tuple(range(1, rank + (attribute(layer, "per") == "one")))
+    return args(
+        alpha_initializer=_constant_init(attribute(layer, "slope_init")),
+        **({"shared_axes": f"[{', '.join(map(str, shared))}]"} if shared else {}),
+    )
 
 
 def _affine(layer: Layer, a: Texts) -> Arguments:
@@ -211,9 +188,7 @@ TABLE: dict[type[Kind], Spelling] = {
     ops.Conv: Spelling(ranked("conv"), arguments=_conv),
     ops.Linear: Spelling("layers.Dense", arguments=_linear),
     ops.Norm: Spelling(By("kind", _NORMS), arguments=_norm),
-    ops.Act: Spelling(
-        lambda op: "layers.PReLU" if variant(op) == "prelu" else "", lambda op: _ACTS.get(variant(op)), arguments=_act
-    ),
+    ops.Act: Spelling(lambda op: "layers.PReLU" if variant(op) == "prelu" else "", activation("ops"), _act),
     ops.MaxPool: Spelling("", ranked("max_pool"), _pool),
     ops.AvgPool: Spelling("", ranked("avg_pool"), _pool),
     ops.GlobalAvgPool: Spelling("", by_axes("layers.GlobalAveragePooling"), lambda layer, a: args(keepdims="True")),
