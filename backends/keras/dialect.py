@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from rescompile.codegen.channels_last_dialect import ChannelsLast
+from rescompile.codegen.channels_last_dialect import ChannelsLast, has_batch_norms
 from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Repeated, Stage, Use
 from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
 from rescompile.codegen.docstrings import random_merges
@@ -195,8 +195,7 @@ class Keras(ChannelsLast):
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
         """Yield paragraphs about training for the docstring of a network."""
-        kinds = [node.kind for _, node in walk(plan.network.root) if isinstance(node, Op)]
-        norms = any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds)
+        norms = has_batch_norms(plan)
         survivals = {node.survival.unit for node in plan.merges() if node.survival}
         if survivals:
             units = {"batch": "the batch", "sample": "each sample independently"}

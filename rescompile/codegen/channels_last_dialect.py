@@ -47,8 +47,7 @@ class ChannelsLast(TableDialect):
         yield from dropped_branches(plan, self.dropped)
         if plan.network.checkpoint:
             yield self.recomputed
-        kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))
-        if any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds) and not self.unbiased:
+        if has_batch_norms(plan) and not self.unbiased:
             yield self.biased
 
     def expression(self, value: Expr) -> str:
@@ -61,6 +60,12 @@ class ChannelsLast(TableDialect):
     def concat(self, values: str) -> str:
         """Return the concatenation of the values inside a pair of square brackets."""
         return f"{self.functions}.concatenate([{values}], axis=-1)"
+
+
+def has_batch_norms(plan: ClassPlan) -> bool:
+    """Return whether a network has batch normalisation."""
+    kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))
+    return any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds)
 
 
 #: The functions of Flax and Keras for activations without parameters, where their names differ.
