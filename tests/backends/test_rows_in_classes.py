@@ -73,6 +73,7 @@ def test_copies_keep_their_names(members: str, kept: bool, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("members", "kept"), CASES)
 @pytest.mark.parametrize("target", FRAMEWORKS)
+@pytest.mark.slow_for("True")
 def test_frameworks_keep_the_names(target: str, members: str, kept: bool, tmp_path: Path) -> None:
     models = FRAMEWORKS[target].models
     network = network_of(members, kept, tmp_path)
