@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from rescompile.codegen.axis_texts import ranked, size_tuple, size_values, suffix
-from rescompile.codegen.channels_last_dialect import array_functions
+from rescompile.codegen.channels_last_dialect import activation, array_functions, of_activation
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import (
     Arguments,
@@ -16,13 +14,14 @@ from rescompile.codegen.table_dialect import (
     conv_class,
     interpolation,
     of_weights,
+    old_share,
     per_channel,
+    per_group,
     variant,
     weight_fill,
 )
-from rescompile.codegen.terms import constant, literal, operation, python
+from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
-from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Draw, Kind
 
@@ -65,11 +64,6 @@ def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
     return {"bias_init": f"bias_uniform({fan})" if value == "torch_default" else _constant_init(value)}
 
 
-def _per_group(channels: Term, groups: Term) -> str:
-    """Return the number of channels in a group."""
-    return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
-
-
 def _conv_class(op: Op) -> str:
     """Return the class of a convolution: that of Flax takes maps with any number of axes."""
     name = conv_class(op, "")
@@ -81,7 +75,7 @@ def _conv(layer: Layer, a: Texts) -> Arguments:
     transposed = layer.kind is ops.ConvTranspose
     kernel = size_tuple(layer.attributes["kernel"], layer.sample)
     inputs = layer.attributes["channels"] if transposed else layer.channels
-    fan = f"{_per_group(inputs, layer.attributes['groups'])}, {kernel}"
+    fan = f"{per_group(inputs, layer.attributes['groups'])}, {kernel}"
     return args(
         python(layer.channels), a["channels"], kernel_size=kernel, strides=a["stride"], padding=a["padding"],
         **({"output_padding": a["output_padding"]} if transposed else {}), kernel_dilation=a["dilation"],
@@ -108,19 +102,12 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
     kind = variant(layer.sample)
     given = {"num_groups": a["groups"]} if kind == "group" else {}
     if kind == "batch":
-        given["momentum"] = _rest(layer.attributes["momentum"])
+        given["momentum"] = old_share(layer.attributes["momentum"])
     if kind != "batch" or a["eps"] != "1e-05":
         given["epsilon"] = a["eps"]
     scale = attribute(layer, "scale_init")
     start = {} if scale == 1 else {"scale_init": _constant_init(scale)}
     return args(python(layer.channels), **given, use_fast_variance="False", **start, **_RNGS)
-
-
-def _rest(share: Term) -> str:
-    """Return the weight of the old statistics in a norm, from that of the new ones."""
-    if share.head == "constant":
-        return repr(float(1 - Decimal(repr(share.value))))
-    return python(operation("-", constant(1), share))
 
 
 def _pool(layer: Layer, a: Texts) -> Arguments:
@@ -145,33 +132,10 @@ def pool_function(layer: Layer) -> str:
     return f"nnx.{name}" if plain else f"{name}{suffix(layer.sample)}"
 
 
-#: Function of each activation without parameters.
-ACTS: dict[str, str] = {
-    "relu": "nnx.relu",
-    "sigmoid": "nnx.sigmoid",
-    "tanh": "nnx.tanh",
-    "leaky_relu": "nnx.leaky_relu",
-    "elu": "nnx.elu",
-    "relu6": "nnx.relu6",
-    "silu": "nnx.silu",
-    "gelu": "nnx.gelu",
-    "gelu_tanh": "nnx.gelu",
-    "hardswish": "nnx.hard_swish",
-    "hardsigmoid": "nnx.hard_sigmoid",
-}
-
-
 def _act(layer: Layer, a: Texts) -> Arguments:
-    match variant(layer.sample):
-        case "prelu":
-            return per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
-        case "leaky_relu":
-            return args(negative_slope=a["slope"])
-        case "elu":
-            return args(alpha=a["alpha"])
-        case "gelu" | "gelu_tanh" as name:
-            return args(approximate=literal(name == "gelu_tanh"))
-    return args()
+    if variant(layer.sample) == "prelu":
+        return per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
+    return of_activation(layer, a)
 
 
 def _affine(layer: Layer, a: Texts) -> Arguments:
@@ -188,9 +152,7 @@ TABLE: dict[type[Kind], Spelling] = {
     ops.Conv: Spelling(_conv_class, arguments=_conv),
     ops.Linear: Spelling("nnx.Linear", arguments=_linear),
     ops.Norm: Spelling(norm_class, arguments=_norm),
-    ops.Act: Spelling(
-        lambda op: "PReLU" if variant(op) == "prelu" else "", lambda op: ACTS.get(variant(op)), arguments=_act
-    ),
+    ops.Act: Spelling(lambda op: "PReLU" if variant(op) == "prelu" else "", activation("nnx"), _act),
     ops.MaxPool: Spelling("", "", _pool),
     ops.AvgPool: Spelling("", "", _pool),
     ops.Dropout: Spelling("nnx.Dropout", arguments=lambda layer, a: args(a["rate"], **_RNGS)),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from rescompile.backend import Option, lazily
 
+from .._options import DYNAMIC, running_variance
+
 SUFFIX = "_keras.py"
 OPTIONS = (
     Option(
@@ -17,22 +19,12 @@ OPTIONS = (
         "Source style: classes (one function per kind of block), or flat (one per block). Default: classes.",
         choices=("classes", "flat"),
     ),
-    Option("dynamic", str, None, "Make axes dynamic: height,width or one; length; depth.", metavar="AXES"),
-    Option(
-        "running_variance",
-        str,
-        "biased",
-        "Running variance of norms: biased (Flax, Keras) or unbiased (PyTorch, MLX).",
-        choices=("biased", "unbiased"),
-    ),
+    DYNAMIC,
+    running_variance("biased"),
 )
-REQUIRES: dict[str, str] = {}
 EVALUATION_REQUIRES = {
     "rescompile.backends.keras.engine": "pip install 'rescompile[keras]' and jax, torch or tensorflow; KERAS_BACKEND names one"
 }
-IGNORES_WEIGHTS = ""
 FILLS_ZEROS = "which training would overwrite"
-RECIPE_OPTIONS: tuple[str, ...] = ()
-wrapping = extract = rewritten = None
 
 __getattr__ = lazily(f"{__name__}.source_file")

@@ -7,6 +7,7 @@ from typing import Any
 from rescompile.codegen.class_plan import Repeated, Use
 from rescompile.codegen.entries import MakeDropPath, MakeLayer
 from rescompile.codegen.statements import Expr, Let
+from rescompile.codegen.terms import python
 from rescompile.ir.expressions import Term
 from rescompile.records import record
 
@@ -21,8 +22,10 @@ class How:
     kept: tuple[Expr, ...] = ()
     again: bool = False
 
-    def inside(self, name: str) -> How:
-        """Return how a module of this name in a sequence is called."""
+    def inside(self, name: str | Term) -> How:
+        """Return how a module in a sequence is called, by its name or by the number that it has there."""
+        if isinstance(name, Term):
+            name = python(name) if name.head == "constant" else f"{{{python(name)}}}"
         return How(f"{self.label}_{name}", False, self.kept, self.again)
 
 

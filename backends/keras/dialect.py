@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from rescompile.backend import rule
+from rescompile.codegen.channels_last_dialect import ChannelsLast, has_batch_norms
 from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Repeated, Stage, Use
 from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
 from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.entries import MakeLayer
 from rescompile.codegen.source_text import ident, names_in, quoted, range_ends
 from rescompile.codegen.statements import Apply, Element
-from rescompile.codegen.table_dialect import Arguments, Spelling, TableDialect, Texts
+from rescompile.codegen.table_dialect import Arguments, Texts
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.network import Op, Parallel, walk
-from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .built import Averaged, Built, BuiltBeside, Concatenated, How
@@ -43,7 +42,7 @@ _LOCALS = frozenset(f"{prefix}{number}" for prefix in ("y", "parts") for number 
 _INSISTENT = ("layers.BatchNormalization", "layers.GroupNormalization", "layers.PReLU")
 
 
-class Keras(TableDialect):
+class Keras(ChannelsLast):
     """The dialect of Keras; `unbiased` running variances are those of PyTorch. `free` contains the axes of the image
     whose size is dynamic."""
 
@@ -54,11 +53,12 @@ class Keras(TableDialect):
     imports = _IMPORTS
     reserved = ALLOWED.imported | SUPPORT.keys() | _OWN | _LOCALS
     support = SUPPORT
-    channels_last = True
+    functions = "ops"
     masks = True
+    target = "keras"
+    table = TABLE
     defaults = DEFAULTS
     longest = -1  # one op per line
-    pairs = ((ops.GlobalAvgPool, ops.Flatten),)
     identity = "None"
     drop_path = "drop_path"
     filters: Sequence[tuple[str, Callable[..., Any]]]
@@ -75,10 +75,6 @@ class Keras(TableDialect):
             ("recursion", _recursion),
             ("framework", _framework),
         )
-
-    def spelling(self, kind: type[Kind]) -> Spelling:
-        """Return the row of an op. Raises Unavailable for an op without one."""
-        return rule(TABLE, kind, "keras")
 
     def spelled(self, op: Op) -> tuple[str | None, ...]:
         """Return the names of the layer and of the function of an op, with the number of axes that the layer insists on
@@ -177,10 +173,6 @@ class Keras(TableDialect):
         texts = ["x", *kept, *arguments, f'name=f"{{name}}_{number}"']
         return f"{function.name}({', '.join(texts)})"
 
-    def concat(self, values: str) -> str:
-        """Return the concatenation of the values inside a pair of square brackets."""
-        return f"ops.concatenate([{values}], axis=-1)"
-
     def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
         """Return the call of the function that mixes values."""
         return f"shake([{', '.join(texts)}], each_sample={per_sample})"
@@ -203,8 +195,7 @@ class Keras(TableDialect):
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
         """Yield paragraphs about training for the docstring of a network."""
-        kinds = [node.kind for _, node in walk(plan.network.root) if isinstance(node, Op)]
-        norms = any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds)
+        norms = has_batch_norms(plan)
         survivals = {node.survival.unit for node in plan.merges() if node.survival}
         if survivals:
             units = {"batch": "the batch", "sample": "each sample independently"}

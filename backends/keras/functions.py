@@ -45,7 +45,7 @@ from rescompile.codegen.statements import (
     Unpack,
     Var,
 )
-from rescompile.codegen.terms import constant, operation, python
+from rescompile.codegen.terms import constant, operation, python, total
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.records import record
@@ -304,17 +304,18 @@ class _Body:
     ) -> Iterator[Any]:
         """Yield the statements that pass a value through a row of copies; a stage numbers its copies from their
         position on."""
-        place = constant(0)
+        counts: list[Term] = []  # of the copies before a part
         for part in listed:
+            place = total(counts) if counts else constant(0)
             if isinstance(part, Repeated):
-                first = None if part.stage.member is not None or place == constant(0) else place
+                first = place if counts and part.stage.member is None else None
                 if first is not None:
                     self.later.add(part.stage.name)
                 built = self.built(part, value, how, first)
-                place = operation("+", place, part.arguments["depth"])
+                counts.append(part.arguments["depth"])
             else:
-                built = self.built(part, value, how.inside(python(place) if numbered else part.name))
-                place = operation("+", place, constant(1))
+                built = self.built(part, value, how.inside(place if numbered else part.name))
+                counts.append(constant(1))
             yield Let(target, built)  # type: ignore[arg-type]
             value = Var(target)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
 
-from rescompile.codegen.axis_texts import ranked, suffix, unflattened_axes
+from rescompile.codegen.axis_texts import ranked, suffix
+from rescompile.codegen.channels_last_dialect import activation, array_functions, of_activation
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import (
     Arguments,
@@ -14,13 +14,17 @@ from rescompile.codegen.table_dialect import (
     Texts,
     args,
     attribute,
+    by_place,
+    conv_class,
     conv_weights,
+    of_weights,
+    old_share,
+    per_group,
     variant,
     weight_fill,
 )
-from rescompile.codegen.terms import constant, literal, operation, python
+from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
-from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Draw, Kind, rank
 
@@ -45,17 +49,11 @@ _LAYERS: dict[type[Kind], str] = {
     ops.AvgPool: "layers.AveragePooling{}D",
     ops.ConvTranspose: "layers.Conv{}DTranspose",
 }
-#: Class of a convolution by the treatment of its weights, and its further arguments.
-_CONVS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "plain": ("layers.Conv{}D", ()),
-    "standardised": ("StandardisedConv{}D", ("eps",)),
-    "scaled": ("ScaledConv{}D", ("eps", "gamma")),
-}
 
 
 def layer_class(layer: Layer) -> str:
     """Return the class of the layer that a convolution or a pool is, or that its function builds."""
-    name = _LAYERS.get(layer.kind) or _CONVS[conv_weights(layer.sample)][0]
+    name = _LAYERS.get(layer.kind) or f"{conv_class(layer.sample, 'layers.Conv')}{{}}D"
     return name.format(rank(layer.sample.input))
 
 
@@ -102,25 +100,19 @@ def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
     return {"bias_initializer": uniform if value == "torch_default" else _constant_init(value)}
 
 
-def _per_group(channels: Term, groups: Term) -> str:
-    """Return the number of channels in a group."""
-    return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
-
-
 def _conv(layer: Layer, a: Texts) -> Arguments:
-    weights = conv_weights(layer.sample)
-    other = {} if weights == "plain" else {"layer": layer_class(layer)}
-    fan = f"{_per_group(layer.channels, layer.attributes['groups'])}, {a['kernel']}"
+    other = {} if conv_weights(layer.sample) == "plain" else {"layer": layer_class(layer)}
+    fan = f"{per_group(layer.channels, layer.attributes['groups'])}, {a['kernel']}"
     return args(
         a["channels"], a["kernel"],
         strides=a["stride"], padding="0" if _has(layer, "padding", "0") else a["padding"], dilation_rate=a["dilation"],
-        groups=a["groups"], use_bias=a["bias"], **other, **{name: a[name] for name in _CONVS[weights][1]},
+        groups=a["groups"], use_bias=a["bias"], **other, **of_weights(layer, a),
         **_kernel_init(layer), **_bias_init(layer, fan),
     )  # fmt: skip
 
 
 def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
-    fan = f"{_per_group(layer.attributes['channels'], layer.attributes['groups'])}, {a['kernel']}"
+    fan = f"{per_group(layer.attributes['channels'], layer.attributes['groups'])}, {a['kernel']}"
     return args(
         a["channels"], a["kernel"],
         strides=a["stride"], padding=a["padding"], output_padding=a["output_padding"], dilation_rate=a["dilation"],
@@ -148,15 +140,8 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
     """Return the arguments of a norm: `epsilon` defaults to 1e-3 in Keras; -1 groups means one per channel."""
     kind = variant(layer.sample)
     groups = {"group": (a.get("groups", ""),), "instance": ("-1",)}.get(kind, ())
-    given = {"momentum": _rest(layer.attributes["momentum"])} if kind == "batch" else {}
+    given = {"momentum": old_share(layer.attributes["momentum"])} if kind == "batch" else {}
     return args(*groups, **given, epsilon=a["eps"], gamma_initializer=_constant_init(attribute(layer, "scale_init")))
-
-
-def _rest(share: Term) -> str:
-    """Return the weight of the old statistics in a norm, from that of the new ones."""
-    if share.head == "constant":
-        return repr(float(1 - Decimal(repr(share.value))))
-    return python(operation("-", constant(1), share))
 
 
 def _pool(layer: Layer, a: Texts) -> Arguments:
@@ -167,38 +152,15 @@ def _pool(layer: Layer, a: Texts) -> Arguments:
     return args(a["kernel"], a["stride"], padding=a["padding"], ceil=a["ceil"], **counted)
 
 
-#: Function of each activation without parameters.
-_ACTS: dict[str, str] = {
-    "relu": "ops.relu",
-    "sigmoid": "ops.sigmoid",
-    "tanh": "ops.tanh",
-    "leaky_relu": "ops.leaky_relu",
-    "elu": "ops.elu",
-    "relu6": "ops.relu6",
-    "silu": "ops.silu",
-    "gelu": "ops.gelu",
-    "gelu_tanh": "ops.gelu",
-    "hardswish": "ops.hard_swish",
-    "hardsigmoid": "ops.hard_sigmoid",
-}
-
-
 def _act(layer: Layer, a: Texts) -> Arguments:
-    match variant(layer.sample):
-        case "prelu":
-            rank = len(layer.sample.input)
-            shared = tuple(range(1, rank + (attribute(layer, "per") == "one")))
-            return args(
-                alpha_initializer=_constant_init(attribute(layer, "slope_init")),
-                **({"shared_axes": f"[{', '.join(map(str, shared))}]"} if shared else {}),
-            )
-        case "leaky_relu":
-            return args(negative_slope=a["slope"])
-        case "elu":
-            return args(alpha=a["alpha"])
-        case "gelu" | "gelu_tanh" as name:
-            return args(approximate=literal(name == "gelu_tanh"))
-    return args()
+    if variant(layer.sample) != "prelu":
+        return of_activation(layer, a)
+    rank = len(layer.sample.input)
+    shared = tuple(range(1, rank + (attribute(layer, "per") == "one")))
+    return args(
+        alpha_initializer=_constant_init(attribute(layer, "slope_init")),
+        **({"shared_axes": f"[{', '.join(map(str, shared))}]"} if shared else {}),
+    )
 
 
 def _affine(layer: Layer, a: Texts) -> Arguments:
@@ -208,11 +170,6 @@ def _affine(layer: Layer, a: Texts) -> Arguments:
         use_bias=literal(attribute(layer, "shift")),
         scale_init=literal(float(attribute(layer, "scale_init"))),
     )
-
-
-def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
-    by_softmax = variant(layer.sample) == "softmax"
-    return args(a["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": a["eps"]}))
 
 
 def _upsampling(op: Op) -> str:
@@ -227,47 +184,35 @@ def _upsample(layer: Layer, a: Texts) -> Arguments:
 
 
 TABLE: dict[type[Kind], Spelling] = {
+    **array_functions("ops"),  # some are layers in Keras, or take their sizes by position: below
     ops.Conv: Spelling(ranked("conv"), arguments=_conv),
     ops.Linear: Spelling("layers.Dense", arguments=_linear),
     ops.Norm: Spelling(By("kind", _NORMS), arguments=_norm),
-    ops.Act: Spelling(
-        lambda op: "layers.PReLU" if variant(op) == "prelu" else "", lambda op: _ACTS.get(variant(op)), arguments=_act
-    ),
+    ops.Act: Spelling(lambda op: "layers.PReLU" if variant(op) == "prelu" else "", activation("ops"), _act),
     ops.MaxPool: Spelling("", ranked("max_pool"), _pool),
     ops.AvgPool: Spelling("", ranked("avg_pool"), _pool),
     ops.GlobalAvgPool: Spelling("", by_axes("layers.GlobalAveragePooling"), lambda layer, a: args(keepdims="True")),
     ops.GlobalMaxPool: Spelling("", by_axes("layers.GlobalMaxPooling"), lambda layer, a: args(keepdims="True")),
-    ops.AdaptiveAvgPool: Spelling("", ranked("adaptive_avg_pool"), lambda layer, a: args(a["size"])),
+    ops.AdaptiveAvgPool: Spelling("", ranked("adaptive_avg_pool"), by_place("size")),
     ops.Flatten: Spelling("", ranked("flatten")),
-    ops.Dropout: Spelling("", "layers.Dropout", lambda layer, a: args(a["rate"])),
-    ops.Scale: Spelling("", "scale", lambda layer, a: args(a["factor"])),
-    ops.Subsample: Spelling("", ranked("subsample"), lambda layer, a: args(a["stride"])),
+    ops.Dropout: Spelling("", "layers.Dropout", by_place("rate")),
+    ops.Scale: Spelling("", "scale", by_place("factor")),
+    ops.Subsample: Spelling("", ranked("subsample"), by_place("stride")),
     ops.Upsample: Spelling("", _upsampling, _upsample),
-    ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(a["channels"])),
+    ops.PadChannels: Spelling("", "pad_channels", by_place("channels")),
     ops.Identity: Spelling("", ""),
     ops.ConvTranspose: Spelling(ranked("conv_transpose"), arguments=_conv_transpose),
-    ops.Lrn: Spelling(
-        "", "local_response_norm",
-        lambda layer, a: args(a["size"], a["alpha"], a["beta"], a["k"]),
-    ),
+    ops.Lrn: Spelling("", "local_response_norm", by_place("size", "alpha", "beta", "k")),
     ops.Softmax: Spelling(
         "",
         lambda op: "ops.softmax" if getattr(op.kind, "ranges") is None else "range_softmax",  # noqa: B009
         lambda layer, a: args() if attribute(layer, "ranges") is None else args(a["ranges"]),
     ),
-    ops.Reduce: Spelling(
-        "",
-        lambda op: f"ops.{getattr(op.kind, 'by')}",  # noqa: B009
-        lambda layer, a: args(axis="-1", keepdims="True"),
-    ),
     ops.Affine: Spelling("Affine", arguments=_affine),
-    ops.WeightedSum: Spelling("WeightedSum", arguments=_weighted_sum),
     ops.Border: Spelling(
         "", ranked("border"), lambda layer, a: args(a["before"], a["after"], mode=literal(variant(layer.sample)))
     ),
-    ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
-    ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(a["groups"])),
-    ops.Unflatten: Spelling("", "ops.expand_dims", lambda layer, a: args(axis=unflattened_axes(layer.sample))),
-    ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(a["size"])),
-    ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(a["size"])),
+    ops.Shuffle: Spelling("", "channel_shuffle", by_place("groups")),
+    ops.DepthToSpace: Spelling("", "depth_to_space", by_place("size")),
+    ops.SpaceToDepth: Spelling("", "space_to_depth", by_place("size")),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rescompile.codegen.axis_texts import map_axes, ranked, unflattened_axes
 from rescompile.codegen.class_plan import ClassPlan, Layer
@@ -47,8 +47,7 @@ class ChannelsLast(TableDialect):
         yield from dropped_branches(plan, self.dropped)
         if plan.network.checkpoint:
             yield self.recomputed
-        kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))
-        if any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds) and not self.unbiased:
+        if has_batch_norms(plan) and not self.unbiased:
             yield self.biased
 
     def expression(self, value: Expr) -> str:
@@ -61,6 +60,39 @@ class ChannelsLast(TableDialect):
     def concat(self, values: str) -> str:
         """Return the concatenation of the values inside a pair of square brackets."""
         return f"{self.functions}.concatenate([{values}], axis=-1)"
+
+
+def has_batch_norms(plan: ClassPlan) -> bool:
+    """Return whether a network has batch normalisation."""
+    kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))
+    return any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds)
+
+
+#: The functions of Flax and Keras for activations without parameters, where their names differ.
+_ACTS = {"gelu_tanh": "gelu", "hardswish": "hard_swish", "hardsigmoid": "hard_sigmoid"}
+
+
+def activation(functions: str) -> Callable[[Op], str | None]:
+    """Return the rule that names the function of an activation in a module of Flax or Keras; none for `prelu`, which has
+    parameters."""
+
+    def name(op: Op) -> str | None:
+        kind = variant(op)
+        return None if kind == "prelu" else f"{functions}.{_ACTS.get(kind, kind)}"
+
+    return name
+
+
+def of_activation(layer: Layer, texts: Texts) -> Arguments:
+    """Return the arguments of the function of an activation in Flax and Keras."""
+    match variant(layer.sample):
+        case "leaky_relu":
+            return args(negative_slope=texts["slope"])
+        case "elu":
+            return args(alpha=texts["alpha"])
+        case "gelu" | "gelu_tanh" as kind:
+            return args(approximate=literal(kind == "gelu_tanh"))
+    return args()
 
 
 def array_functions(functions: str) -> dict[type[Kind], Spelling]:

@@ -69,7 +69,7 @@ def row(column: Column[Series], when: Term | None, here: Here, scope: ClassScope
         if stage is not None:
             arguments, out = _call(stage, firsts, here, scope)
             parts.append(Repeated(stage.plan, arguments))
-        elif alike and all(len(copies) == 1 for _, copies in segment.values()):
+        elif alike and all(len(copies) == 1 for _, copies in segment.values()) and firsts.share(_word):
             single, out = use(firsts, None, here, scope)
             parts.append(single)
         else:
@@ -83,6 +83,12 @@ def _keeps_names(rows: Iterable[Series]) -> bool:
     names = [[child.name or "" for child in row.children if isinstance(child, Series)] for row in rows]
     by_place = all(listed == [str(at) for at in range(len(listed))] for listed in names)
     return by_place or not any(name.isdigit() for listed in names for name in listed)
+
+
+def _word(copy: Series) -> str:
+    """Return the name of a copy of a row; empty for a number, which is the position of the copy."""
+    name = str(copy.name)
+    return "" if name.isdigit() else name
 
 
 def bundle(column: Column[Series], here: Here, scope: ClassScope) -> tuple[Copies, Term]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.dialect import Dialect
-from rescompile.codegen.terms import literal, python
+from rescompile.codegen.terms import constant, literal, operation, python
 from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
@@ -61,6 +62,18 @@ def of_weights(layer: Layer, texts: Texts) -> dict[str, str]:
     """Return the arguments of a convolution that depend on the treatment of its weights."""
     names = {"plain": (), "standardised": ("eps",), "scaled": ("eps", "gamma")}[conv_weights(layer.sample)]
     return {name: texts[name] for name in names}
+
+
+def per_group(channels: Term, groups: Term) -> str:
+    """Return the number of channels in a group."""
+    return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
+
+
+def old_share(share: Term) -> str:
+    """Return the weight of the old statistics of a norm, from that of the new ones."""
+    if share.head == "constant":
+        return repr(float(1 - Decimal(repr(share.value))))
+    return python(operation("-", constant(1), share))
 
 
 def weighted_sum(layer: Layer, texts: Texts) -> Arguments:
