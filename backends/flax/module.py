@@ -15,8 +15,8 @@ from rescompile.codegen.execution import executed
 from rescompile.ir.network import LOGITS, Network
 from rescompile.weights import Array, Weights
 
-from .source_file import scans_of, source
 from .tensors import places, stacked
+from .text import scans_of, source
 
 #: The initialisers of kernels in a file.
 _INITIALISERS = ("HE_FAN_OUT", "HE_FAN_IN", "TORCH_DEFAULT")

@@ -6,35 +6,22 @@ differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rescompile import source_target
 from rescompile.backend import Artifact, evaluator
 from rescompile.codegen.class_plan import Scan
-from rescompile.codegen.planner import plan_classes
-from rescompile.codegen.refusals import refuse_names
-from rescompile.codegen.scanned_rows import scans, with_scans
-from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.files.atomic_write import File
-from rescompile.ir.network import Network, Node, Parallel, Side, children, walk
+from rescompile.ir.network import Network
 from rescompile.weights import Array, Weights
 from rescompile.weights import places as placed
 
 from . import SUFFIX
-from .dialect import OWN, Flax
 from .tensors import places, stacked
-
-_DIALECTS = {
-    (variance, scan): Flax(variance == "unbiased", scan)
-    for variance in ("biased", "unbiased")
-    for scan in (False, True)
-}
-#: Attributes of nnx.Module.
-_MODULE = frozenset({"eval", "iter_children", "iter_modules", "perturb", "set_attributes", "sow", "train"})
+from .text import check, scans_of, source
 
 
 def emit(
@@ -52,48 +39,6 @@ def emit(
     text = source(network, style, free, running_variance, scan)
     live = partial(_live, network, weights, running_variance, scan)
     return source_target.artifact(network, weights, SUFFIX, text, free, partial(weights_file, scans=found), live)
-
-
-def check(network: Network) -> None:
-    """Raise Unavailable for what Flax cannot do: the results of nnx.cond have fixed shapes, and NNX reserves attributes
-    of its modules."""
-    refuse_names(network, OWN | _MODULE, Flax.title)
-    for path, node in walk(network.root):
-        skipped = isinstance(node, Parallel) and node.survival is not None and node.survival.unit == "batch"
-        if skipped and (inside := _output_inside(children(node)[0])) is not None:
-            message = f"{path} may be dropped in training, so Flax cannot give the output '{inside}' from inside it"
-            raise Unavailable.of("E0901", message, help="use 'unit: sample', or another target")
-
-
-def _output_inside(node: Node) -> str | None:
-    """Return an output inside a branch, or None."""
-    sides = (side for _, side in walk(node) if isinstance(side, Side) and side.mode != "never")
-    return next((side.output_name for side in sides if side.output_name), None)
-
-
-def source(
-    network: Network,
-    style: str = "classes",
-    free: Mapping[str, Any] = MappingProxyType({}),
-    running_variance: str = "biased",
-    scan: bool = False,
-) -> str:
-    """Return the text of the file without its checksum trailer; its docstring describes the `free` axes of the
-    image."""
-    return source_target.text_of(network, _DIALECTS[running_variance, scan], style, free)
-
-
-def scans_of(network: Network, style: str = "classes") -> tuple[Scan, ...]:
-    """Return the scans that the option `scan` requests. Raises UsageError in a style that writes every block out, and
-    Unavailable if no row has equal copies."""
-    if style == "flat":
-        message = "the style 'flat' has one class per block, but one scan runs several blocks of one class"
-        raise UsageError.of("E0802", message, help="use 'classes' or 'modules'")
-    found = scans(with_scans(plan_classes(network, Flax.reserved)))
-    if not found:
-        message = f"no row of {network.name} has neighbouring blocks that are equal, so there is nothing to scan"
-        raise Unavailable.of("E0901", message, help="build it without the option 'scan'")
-    return found
 
 
 def weights_file(network: Network, weights: Weights, name: str, scans: Sequence[Scan] = ()) -> File:

@@ -11,8 +11,8 @@ from rescompile.ir.network import LOGITS, Network
 from rescompile.weights import Weights
 
 from . import engine  # noqa: F401  (sets the backend of Keras)
-from .source_file import source
 from .tensors import places
+from .text import source
 
 Array = np.ndarray[Any, Any]
 #: The initialisers of kernels in a file.

@@ -11,8 +11,8 @@ from rescompile.codegen.execution import executed
 from rescompile.ir.network import LOGITS, Network
 from rescompile.weights import Array, Weights
 
-from .source_file import source
 from .tensors import places
+from .text import source
 
 
 def make(network: Network, weights: Weights | None = None, running_variance: str = "unbiased") -> Any:

@@ -24,10 +24,11 @@ from rescompile.ir.ops import Kind, Shape
 from rescompile.ir.provenance import NO_HINTS
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.runtimes.jobs import live_module
-from rescompile.runtimes.path_gradients import Run
 from rescompile.weights import Weights
 
 Array = np.ndarray[Any, Any]
+#: A run of a merge, in the order of execution: its full name, and 1 for its first run.
+Run = tuple[str, int]
 #: The branch of a path at each run of a merge on it.
 Path = Mapping[Run, int]
 

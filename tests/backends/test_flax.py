@@ -112,7 +112,7 @@ def test_an_output_inside_a_block_is_refused(tmp_path: Path) -> None:
 def test_reserved_names_are_taken_from_the_dialect() -> None:
     """Every attribute of nnx.Module, and every one that sequences of named modules have of their own, is refused as the name of a
     step, or the language refuses it already."""
-    file: Any = import_module("rescompile.backends.flax.source_file")
+    file: Any = import_module("rescompile.backends.flax.text")
     assert {name for name in dir(nnx.Module) if not name.startswith("_")} <= file._MODULE
     written = "".join(import_module("rescompile.backends.flax.support").SUPPORT[name] for name in ("Chain", "Scanned"))
     nodes = [*ast.walk(ast.parse(written))]

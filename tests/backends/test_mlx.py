@@ -135,5 +135,5 @@ def test_what_modules_of_mlx_do_not_take_is_refused(kind: Any, message: str) -> 
 
 def test_attributes_of_modules_are_known() -> None:
     """Every attribute of nn.Module is refused as the name of a step."""
-    file: Any = import_module("rescompile.backends.mlx.source_file")
+    file: Any = import_module("rescompile.backends.mlx.text")
     assert {name for name in dir(nn.Module) if not name.startswith("_")} <= file._MODULE
