@@ -58,7 +58,8 @@ def file_of(framework: Framework) -> Any:
 # --- the text ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in COVER else pytest.mark.slow) for n in facts.zoo()])
+@pytest.mark.parametrize("name", facts.zoo())
+@pytest.mark.sampled(one_in=6)
 def test_imports_of_the_zoo(framework: Framework, name: str) -> None:
     """The framework alone and modules of Python; nothing runs but imports, constants and definitions; no padding by a word."""
     text = source_of(framework.target, name)

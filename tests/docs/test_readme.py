@@ -33,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_console(folder: Path) -> None:
     """All console blocks run in order in one folder, and print what the README shows."""
     pytest.importorskip("onnxruntime", reason="one command runs a model: pip install 'rescompile[run]'")

@@ -334,7 +334,7 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PEERS)
-@pytest.mark.sampled(macs=2e9, one_in=3)
+@pytest.mark.sampled(macs=2e9, one_in=6)
 @pytest.mark.slow_for("alexnet")
 def test_outputs(name: str) -> None:
     """On weights far from those of a fresh model."""
@@ -471,6 +471,7 @@ NOT_COMPARED = {
 }
 
 
+@pytest.mark.slow
 def test_every_block_is_compared() -> None:
     """Every block of the library, and every one that a spec defines, computes something in a compared network."""
     defined = {block for name in facts.zoo() for block in facts.blocks(facts.network(name))} | set(library.blocks())
@@ -478,6 +479,7 @@ def test_every_block_is_compared() -> None:
     assert defined - met == set(NOT_COMPARED)
 
 
+@pytest.mark.slow
 def test_every_op_is_compared() -> None:
     """Every op word and every merge that the zoo computes with, too."""
     assert set().union(*(computed_words(facts.network(name)) for name in facts.zoo())) <= compared_words() | {

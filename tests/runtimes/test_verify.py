@@ -264,7 +264,7 @@ network:
 """
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("text", [DYING, ONE_VALUE], ids=["dying", "one value"])
 def test_dead_channels_are_no_mistake(text: str, batch: int, seed: int, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from random import Random
 
 import laws
 import pytest
@@ -39,8 +38,6 @@ ROOMS: dict[str, tuple[Mistakes, tuple[Check, ...], bool]] = {
     "modules": (OF_MODULES, (targets.source,), False),
 }
 MUTANTS = [(room, name) for room, (listed, _, _) in ROOMS.items() for name in listed]
-#: One of all; the others are slow.
-QUICK = frozenset(Random(0).sample(MUTANTS, 1))
 
 
 document = cache(drawn)
@@ -89,9 +86,8 @@ def seen(seeds: Iterable[int], checks: tuple[Check, ...], anew: bool, folder: Pa
     return None
 
 
-@pytest.mark.parametrize(
-    ("room", "name"), [pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in MUTANTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("room", "name"), MUTANTS)
 def test_mistake_is_seen(room: str, name: str, tmp_path: Path) -> None:
     """While it is planted some check complains, and none does without it."""
     listed, checks, anew = ROOMS[room]
