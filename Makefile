@@ -18,8 +18,8 @@ demo: $(VENV)/.run  ## Compile DenseNet-121 and run it once.
 	$(BIN)/rescompile build specs/densenet121.yaml --target onnx -o build/
 	$(BIN)/rescompile run build/densenet121.onnx
 
-# Tests of one file share fixtures and caches: each worker runs a row of files, and one that has ended takes from the other.
-PYTEST := $(BIN)/pytest -n auto --dist worksteal
+# Tests of one file share fixtures, caches and folders, so one worker runs them all, in order.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
 test: $(VENV)/.dev  ## Run the quick tests in parallel; ARGS are passed to pytest.
 	$(PYTEST) -m "not slow" $(ARGS)
