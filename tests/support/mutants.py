@@ -128,6 +128,10 @@ def swapped(*places: int) -> Callable[[Any, Op, Any], None]:
     return edit
 
 
+def without_bias(call: Any, op: Op, kind: Any) -> None:
+    del call.inputs[2:]
+
+
 def untransposed(call: Any, op: Op, kind: Linear) -> None:
     if op.input == op.output:
         call.attributes["transB"] = 0
@@ -180,8 +184,8 @@ rule("conv_stride_turned", Conv, other(stride=lambda kind: kind.stride[::-1]))
 rule("conv_padding_shifted_to_the_end", Conv, edited(shifted_pads))
 rule("conv_dilation_ignored", Conv, other(dilation=lambda kind: (1, 1)))
 rule("conv_groups_ignored", Conv, edited(lambda call, op, kind: call.attributes.update(group=1)))
-rule("conv_bias_dropped", Conv, other(bias=lambda kind: False))
-rule("linear_bias_dropped", Linear, other(bias=lambda kind: False))
+rule("conv_bias_dropped", Conv, edited(without_bias))
+rule("linear_bias_dropped", Linear, edited(without_bias))
 rule("linear_not_transposed_where_square", Linear, edited(untransposed))
 rule("norm_eps_ignored", Norm, other(eps=lambda kind: 1e-5))
 rule("norm_mean_and_variance_swapped", Norm, edited(swapped(3, 4)))
