@@ -72,7 +72,8 @@ def read(
     def wrong(where: Location, message: str, help: str | None = None) -> None:
         problems.append(Diagnostic("E0820", message, _place(source, where), help=help))
 
-    validator = SchemaValidator(_failing_fast(TypeAdapter(kind).core_schema))
+    adapter = TypeAdapter(kind)
+    validator = SchemaValidator(_failing_fast(adapter.core_schema))
     try:
         again = json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -80,7 +81,7 @@ def read(
     try:
         document: T = validator.validate_json(again)  # in JSON mode, strict mode accepts a mapping for a dataclass
     except ValidationError as error:
-        parts = TypeAdapter(kind).json_schema()
+        parts = adapter.json_schema()
         known = {key for part in (parts, *parts["$defs"].values()) for key in part["properties"]}
         for item in sorted(error.errors(include_url=False), key=lambda item: item["type"] == "missing")[:MOST]:
             _report(item, known, wrong)  # a misspelt key first, then the missing key

@@ -192,7 +192,7 @@ def value_at(node: Located | None, path: Sequence[str | int]) -> Located | None:
 
 
 def attribute_of(word: str, name: str) -> ops.Attribute | None:
-    """Return an attribute of an op; None where there is no such op or attribute."""
+    """Return an attribute of an op, or None if the op or the attribute is unknown."""
     return ops.attributes(word).get(name) if word in ops.WORDS else None
 
 

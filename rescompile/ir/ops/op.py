@@ -147,7 +147,7 @@ def image_map(shape: Shape) -> tuple[int, int, int]:
 
 
 def divided(shape: Shape, ranges: int, attribute: str) -> Shape:
-    """Return the shape of each of so many equal ranges of the channels. Raises ShapeError where they cannot be divided."""
+    """Return the shape of each of `ranges` equal ranges of the channels. Raises ShapeError if they cannot be divided."""
     if shape[0] % ranges:
         raise ShapeError("E0203", f"cannot divide {shape[0]} channels into {ranges} ranges", attribute)
     return shape[0] // ranges, *shape[1:]
