@@ -13,8 +13,8 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
+from differential import seeds
 from generator import generate
-from test_differential import seeds
 from typer.testing import CliRunner
 
 for package in ("torch", "jax", "flax"):

@@ -10,8 +10,8 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
+from differential import seeds
 from generator import generate
-from test_differential import seeds
 
 for package in ("torch", "jax", "flax"):
     pytest.importorskip(package, reason="runs one of the targets: pip install 'rescompile[torch,flax]'")

@@ -26,8 +26,8 @@ from variants import shallow, without_hints
 
 pytest.importorskip("torch", reason="the support of the suite is written with torch: pip install 'rescompile[torch]'")
 
+from differential import seeds
 from sources import agree, drawn, elaborated, skeleton
-from test_differential import seeds
 
 from rescompile.codegen.line_breaking import laid_out
 from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from differential import seeds
 from generator import generate
-from test_differential import seeds
 
 for package in ("torch", "mlx.core"):
     pytest.importorskip(package, reason="runs one of the targets: pip install 'rescompile[torch,mlx]'")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from differential import INPUTS, OPSETS, SAMPLE, Case, Wrong, compare, prepared, random_weights
 from generator import generate
 from mutants import BY_HAND, OF_BACKENDS, OF_THE_TREE, Hand, Known
-from test_differential import INPUTS, OPSETS, SAMPLE, Case, Wrong, compare, prepared, random_weights
 
 import rescompile
 from rescompile.diagnostics.errors import SpecError

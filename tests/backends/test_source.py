@@ -18,9 +18,9 @@ from typing import Any
 
 import facts
 import pytest
+from differential import SAMPLE, Wrong, seeds
 from generator import generate
 from numpy.typing import NDArray
-from test_differential import SAMPLE, Wrong, seeds
 
 torch = pytest.importorskip("torch", reason="the text is executed with torch: pip install 'rescompile[torch]'")
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import facts
 import pytest
+from differential import seeds
 from generator import generate
 from numpy.typing import NDArray
-from test_differential import seeds
 
 torch = pytest.importorskip("torch", reason="the text is executed with torch: pip install 'rescompile[torch]'")
 

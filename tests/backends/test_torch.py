@@ -33,7 +33,7 @@ from rescompile.ir.interpreter import interpret
 torch = pytest.importorskip("torch", reason="the modules are torch's: pip install 'rescompile[torch]'")
 
 import peers  # before torchvision: it declares the operators whose library may not load
-from test_differential import rms
+from differential import rms
 from test_onnx import EVERY_OP, command, images, telling_weights
 from test_peers import AUTOMATIC, OTHER_ORDER, PEERS, SIZES, Peer
 from torch import nn

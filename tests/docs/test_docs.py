@@ -91,6 +91,7 @@ def fences(page: Path) -> Iterator[Fence]:
 ALL = [fence for page in PAGES for fence in fences(page)]
 YAML = [fence for fence in ALL if fence.language == "yaml"]
 CONSOLE = [fence for fence in ALL if fence.language == "console"]
+COMMANDS = sorted({fence.page for fence in CONSOLE})
 #: Pages whose commands measure, train or run large networks.
 SLOW = (
     "add-a-backend.md",
@@ -146,15 +147,6 @@ def strip_comments(text: str) -> str:
     return re.sub(r"#.*", "", text)
 
 
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
-    """Create a folder for each page with the files that it shows and the zoo's specs, as in a checkout."""
-    made = {}
-    for page in PAGES:
-        made[page] = prepared(page, tmp_path_factory.mktemp(page.stem))
-    return made
-
-
 def prepared(page: Path, folder: Path) -> Path:
     """Fill the folder of a page: the files that it shows, the projects among them installed, and the zoo's specs."""
     (folder / "specs").symlink_to(ROOT / "specs")
@@ -207,9 +199,9 @@ def diagnostics(path: Path) -> Sequence[Diagnostic]:
 
 
 @pytest.mark.parametrize("fence", YAML, ids=lambda fence: fence.id)
-def test_yaml(fence: Fence, folders: dict[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml(fence: Fence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each YAML example elaborates, or is refused with the code that the page states."""
-    monkeypatch.chdir(folders[fence.page])
+    monkeypatch.chdir(prepared(fence.page, tmp_path))
     path = Path(fence.marks.get("file", "example.yaml"))
     path.write_text(wrapped(fence), "utf-8")
     wrong = fence.marks.get("wrong")
@@ -253,35 +245,37 @@ def matches(shown: list[str], printed: list[str]) -> bool:
     return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in printed)) is not None
 
 
-@pytest.mark.parametrize(
-    "fence",
-    [pytest.param(f, id=f.id, marks=[pytest.mark.slow] if f.page.name in SLOW else []) for f in CONSOLE],
-)
-def test_console(fence: Fence, folders: dict[Path, Path]) -> None:
-    """Each command prints what the page shows, and fails only where the page shows an error."""
-    folder = folders[fence.page]
-    for command, shown in sessions(fence.text):
-        command, _, into = command.partition(" > ")
-        words = shlex.split(command)
-        variables = dict(word.split("=", 1) for word in takewhile(_VARIABLE.match, words))
-        words = words[len(variables) :]
-        if words[:2] == ["pip", "install"]:  # done by `install`, since tests use no network
-            assert (folder / "site").is_dir()
-            continue
-        if words[0] == "cmp":
-            assert (folder / words[1]).read_bytes() == (folder / words[2]).read_bytes()
-            continue
-        assert words[0] in ("rescompile", "python"), f"{fence.id}: {command}"
-        program = [sys.executable, *(["-m", "rescompile"] if words[0] == "rescompile" else []), *words[1:]]
-        done = subprocess.run(
-            program, cwd=folder, env=environment(folder) | variables, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if into else subprocess.STDOUT, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        if into:
-            (folder / into).write_text(done.stdout, "utf-8")
-        printed = (done.stderr if into else done.stdout).splitlines()
-        assert matches(shown, printed), f"{fence.id}: $ {command}\n{done.stdout}"
-        assert (done.returncode != 0) == any("error[" in line for line in shown), done.stdout
+@pytest.mark.parametrize("page", COMMANDS, ids=lambda page: page.name)
+@pytest.mark.slow_for(*SLOW)
+def test_console(page: Path, tmp_path: Path) -> None:
+    """The commands of a page, one after the other, print what it shows, and fail only where it shows an error."""
+    folder = prepared(page, tmp_path)
+    for fence in (fence for fence in CONSOLE if fence.page == page):
+        for command, shown in sessions(fence.text):
+            printed, failed = run(command, folder)
+            assert matches(shown, printed.splitlines()), f"{fence.id}: $ {command}\n{printed}"
+            assert failed == any("error[" in line for line in shown), f"{fence.id}: $ {command}\n{printed}"
+
+
+def run(command: str, folder: Path) -> tuple[str, bool]:
+    """Run a command in a folder, and return what it printed and whether it failed."""
+    command, _, into = command.partition(" > ")
+    words = shlex.split(command)
+    variables = dict(word.split("=", 1) for word in takewhile(_VARIABLE.match, words))
+    words = words[len(variables) :]
+    if words[:2] == ["pip", "install"]:  # done by `install`, since tests use no network
+        return "", not (folder / "site").is_dir()
+    if words[0] == "cmp":
+        return "", (folder / words[1]).read_bytes() != (folder / words[2]).read_bytes()
+    assert words[0] in ("rescompile", "python"), command
+    program = [sys.executable, *(["-m", "rescompile"] if words[0] == "rescompile" else []), *words[1:]]
+    done = subprocess.run(
+        program, cwd=folder, env=environment(folder) | variables, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if into else subprocess.STDOUT, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    if into:
+        (folder / into).write_text(done.stdout, "utf-8")
+    return done.stderr if into else done.stdout, done.returncode != 0
 
 
 @pytest.mark.parametrize("fence", CONSOLE, ids=lambda fence: fence.id)
@@ -297,13 +291,13 @@ def test_a_changed_output_would_be_seen(fence: Fence) -> None:
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
 @pytest.mark.slow_for("draw.md", "lesions.md", "pytorch.md")
-def test_python(page: Path, folders: dict[Path, Path]) -> None:
+def test_python(page: Path, tmp_path: Path) -> None:
     """The Python programs of the pages run as written."""
     parts = [fence for fence in fences(page) if fence.language == "python" and "file" not in fence.marks]
     assert any(isinstance(node, ast.Assert) for part in parts for node in ast.walk(ast.parse(part.text))), (
         "a program that checks nothing cannot fail"
     )
-    folder = folders[page]
+    folder = prepared(page, tmp_path)
     (folder / "example.py").write_text("\n".join(part.text for part in parts), "utf-8")
     done = subprocess.run(
         [sys.executable, "example.py"], cwd=folder, env=environment(folder), capture_output=True, text=True,

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from differential import compare, prepared, random_weights, rms
 from facts import network as zoo
 from generator import generate, written
 from numpy.typing import NDArray
 from refusals import hold
-from test_differential import compare, prepared, random_weights, rms
 
 import rescompile
 from rescompile import backend, pipeline

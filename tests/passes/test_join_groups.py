@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from differential import compare, prepared
 from facts import network as zoo
 from numpy.typing import NDArray
-from test_differential import compare, prepared
 from typer.testing import CliRunner
 
 import rescompile

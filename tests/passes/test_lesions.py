@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from differential import random_weights, run
 from numpy.typing import NDArray
 from refusals import LONGEST
-from test_differential import random_weights, run
 from typer.testing import CliRunner, Result
 
 import rescompile

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from differential import random_weights
 from generator import generate
 from numpy.typing import NDArray
-from test_differential import random_weights
 from typer.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch", reason="gradients need torch: pip install 'rescompile[torch]'")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cpu import INT8_SATURATES
-from test_differential import Case, prepared, rms
+from differential import Case, prepared, rms
 from typer.testing import CliRunner
 
 import rescompile

@@ -12,8 +12,8 @@ from typing import Any
 import facts
 import numpy as np
 import torch
+from differential import Wrong, random_weights
 from numpy.typing import NDArray
-from test_differential import Wrong, random_weights
 from torch import Tensor, nn
 
 import rescompile

@@ -1,5 +1,6 @@
 """Changes to a random document that is otherwise drawn: steps that run again, means in place of sums, activations by copy,
-widths by arithmetic, side branches that merge, gates, and resizes.
+widths by arithmetic, side branches that merge, gates, resizes, rows of other lengths in each instance of a block, and lists of
+steps, branches and blocks that are nearly alike.
 
 Like those of `random_values.py`, they draw from numbers of their own, so that a document without them stays what it was.
 """
@@ -27,7 +28,9 @@ def changes(seed: int, large: bool) -> Iterator[Change]:
     if seed % 5 < 2:
         yield from [partial(add_reruns, random=Random(f"again {seed}"))] * 2
     for change in (
-        (vary_acts, calculate_widths, leave_out_copies, add_asides, add_gates, add_resizes) if not large else ()
+        (vary_acts, calculate_widths, leave_out_copies, add_asides, add_gates, add_resizes, add_lengths, add_alikes)
+        if not large
+        else ()
     ):
         random = Random(f"{change.__name__} {seed}")
         if random.random() < 0.3:
@@ -107,8 +110,85 @@ def add_resizes(document: dict[str, Any], random: Random) -> None:
     steps.insert(random.randint(0, len(steps)), step)
 
 
+def add_lengths(document: dict[str, Any], random: Random) -> None:
+    """Use a block with rows of copies inside, as many as each of its instances says, with names by one of several rules."""
+    own: dict[str, Any] = {"body": [*_layer("layer", document, random), {"tanh": {"when": "index > 0"}}]}
+    row: dict[str, Any] = {"block": "link", "depth": random.choice(["length", "length", "length - 1"])}
+    own |= random.choice([{}, {}, {"members": "part{index + 1}"}])
+    row |= random.choice([{}, {"members": "m{index}"}, {"members": "n{depth - index}"}])
+    links: Any = {"links": row}
+    if random.random() < 0.4:
+        links = {"residual": {"branch": [links, *_layer("last", document, random)]}}
+    body = [*_layer("first", document, random), links]
+    if random.random() < 0.5:
+        body += [{"more": {**row, "depth": random.choice([1, 2, "length"])}}, *_layer("after", document, random)]
+    document.setdefault("blocks", {}).update(link=own, chain={"parameters": {"length": "int"}, "body": body})
+    rows = document["network"]
+    for number in range(random.randint(1, 3)):
+        depth = random.randint(1, 3)
+        lengths = [random.randint(1, 4) for _ in range(depth)]
+        use: dict[str, Any] = {
+            "block": "chain",
+            "depth": depth,
+            "length": random.choice([lengths[0], {"each": lengths}]),
+        }
+        if random.random() < 0.2:
+            use["members"] = "c{index + 1}"
+        rows.insert(random.randint(0, len(rows)), {f"chain{number}": use})
+
+
+def add_alikes(document: dict[str, Any], random: Random) -> None:
+    """Put steps in a row, or in branches, or in instances of a block, that differ in their op or in one argument, or not at all."""
+    rows, family = document["network"], random.choice(_alike(len(document["input"]) - 1))
+    steps = random.choices(random.choice([family, random.sample(family, 2)]), k=random.randint(2, 5))
+    form = random.choice(["list", "list", "branches", "block"])
+    made: dict[str, Any] = {"alike": steps}
+    if form == "branches":
+        branches = [{f"b{at}": [step]} for at, step in enumerate(steps)]
+        made = {"mix": {"parallel": {"merge": random.choice(["add", "concat", "mul"]), "branches": branches}}}
+    elif form == "block":  # some of whose instances may do nothing
+        chosen: Any = []
+        for at, step in enumerate(steps):
+            chosen = {"if": f"which == {at}", "then": [{f"step{at}": [step]}], "else": chosen}
+        document.setdefault("blocks", {})["alike"] = {"parameters": {"which": "int"}, "body": [chosen]}
+        each = [random.randint(0, len(steps)) for _ in range(random.randint(1, 4))]
+        made = {"alikes": {"block": "alike", "depth": len(each), "which": {"each": each}}}
+    rows.insert(random.randint(0, len(rows)), made)
+
+
+def _alike(axes: int) -> list[Steps]:
+    """Families of steps for inputs with so many axes beside the channels. Steps of one family keep or change the shape alike."""
+    families: list[Steps] = [
+        [*KEPT, "silu", "hardswish"],
+        [{"scale": 0.5}, {"scale": -1}, {"scale": 2}],
+        [{"leaky_relu": {"slope": 0.2}}, {"leaky_relu": {"slope": -0.5}}, "leaky_relu", {"elu": {"alpha": 0.5}}, "elu"],
+        [{"norm": {"eps": 0.1}}, {"norm": {"eps": 0.5}}, "norm", {"norm": {"kind": "group", "groups": 1}}],
+        ["affine", *({"linear": {"features": "in_channels", "bias": bias}} for bias in (True, False))],
+    ]
+    if axes:
+        pool, conv = {"kernel": 3, "stride": 1, "padding": 1}, {"channels": "in_channels", "kernel": 3}
+        more: Steps = [{}, {"dilation": 2}, {"bias": True}, {"groups": "in_channels"}, {"kernel": 1}, {"kernel": 5}]
+        kinds = ("zeros", "reflect", "replicate")
+        families += [
+            *[[{"conv": {**conv, **each}} for each in more]] * 2,
+            [{"reduce": "mean"}, {"reduce": "max"}],
+            [{"border": {"before": 1, "after": 0, "kind": kind}} for kind in kinds],
+        ]
+        if axes < 3:  # torch has no mean over windows that are longer than a volume without its padding
+            families.append([{"maxpool": pool}, {"avgpool": pool}, {"avgpool": {**pool, "count_pad": False}}])
+    return families
+
+
 #: Ops that keep any shape.
 KEPT = ("sigmoid", "tanh", "relu", "identity")
+
+
+def _layer(name: str, document: dict[str, Any], random: Random) -> Steps:
+    """A layer that keeps the shape, with or without an activation behind it."""
+    is_map = len(document["input"]) > 1 and random.random() < 0.9
+    conv = {"conv": {"channels": "in_channels", "kernel": random.choice([1, 3])}}
+    layer = conv if is_map else {"linear": "in_channels"}
+    return [{name: layer}, *random.choice([[], [random.choice(KEPT)]])]
 
 
 def _layers(name: str, random: Random) -> Steps:

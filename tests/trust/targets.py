@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from cases import Array, Case, Fault
 from elaboration_facts import difference
 from lines import leaves
 from program_interpreter import Greedy, Modules, Plain, Stress, run
+from random_document import BIG
 from torch import nn
 
 import rescompile
@@ -166,7 +169,7 @@ def module_agrees(case: Case, network: Network, module: nn.Module, check: str, f
 
 def programs(case: Case) -> None:
     """What lowering makes, run by numpy without a framework, in four dialects, one of which stresses it."""
-    weights = {name: np.asarray(value, np.float64) for name, value in case.arrays.items()}
+    weights = case.doubles
     names, x = [name for name, _ in parameters(case.network)], case.x.astype(np.float64)
     for at, (name, dialect) in enumerate(DIALECTS.items()):
         flat = (case.seed + at) % 2 == 0
@@ -181,4 +184,28 @@ def programs(case: Case) -> None:
         case.hold(check, found, double=True)
 
 
-TARGETS = (elaboration, canonical, finite, onnx, source, programs)
+#: The targets whose files take maps with channels last: one of them for every third seed, since each takes long.
+CHANNELS_LAST = ("flax", "keras", "mlx")
+
+
+def channels_last(case: Case) -> bool:
+    """The file of Flax, Keras or MLX, run in float64."""
+    if case.seed % 3 or case.seed >= BIG:
+        return False
+    target = CHANNELS_LAST[case.seed // 3 % 3]
+    models = import_module(f"{target}_models")
+    try:
+        models.source_file.check(case.network)
+    except Unavailable:
+        return False
+    run = partial(models.evaluated, case.network)
+    with models.in_double():
+        try:
+            found = run(case.doubles, case.x.astype(np.float64))
+        except Exception as error:
+            raise Fault(target, f"does not run: {error!r}") from error
+        case.hold(target, found, double=True, run=run)
+    return True
+
+
+TARGETS = (elaboration, canonical, finite, onnx, source, programs, channels_last)
