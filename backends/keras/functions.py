@@ -94,7 +94,7 @@ def functions(program: Program, reserved: frozenset[str]) -> list[Function]:
             name=names[code.name],
             is_root=code.is_root,
             values=(
-                *((free[code.name].get(held.name, held.name), _KEPT[held.many]) for held in code.of.values),
+                *((free[code.name].get(values.name, values.name), _KEPT[values.many]) for values in code.of.values),
                 *((name, type) for name, type in _PASSED.items() if code.name in given[name]),
             ),
             body=bodies[code.name].statements,
@@ -179,7 +179,7 @@ def renamed(node: Any, names: Mapping[str, str]) -> Any:
 def free_names(code: Code) -> dict[str, str]:
     """Return new names for the variables of a class that have the name of one of its arguments."""
     taken = scope(code.of)
-    used = set().union(*(mentions(statement) for statement in code.body)) | {held.name for held in code.of.values}
+    used = set().union(*(mentions(statement) for statement in code.body)) | {values.name for values in code.of.values}
     names = {}
     for name in sorted(used & taken):
         new = f"{name}_"

@@ -31,7 +31,7 @@ class Argument:
 
 
 @dataclass(eq=False)
-class Held:
+class KeptValues:
     """The kept values of one name in a class: its variable, the word of the spec, and whether `many` of them are in a
     dict by index. A value without an index has the index ALONE in a dict."""
 
@@ -48,7 +48,7 @@ ALONE = -1
 class _Indexed:
     """Values of a name, and the index of one of them, if it has one."""
 
-    held: Held
+    values: KeptValues
     index: Term | None
 
     @property
@@ -105,7 +105,7 @@ class Use:
     of: Class
     arguments: Mapping[str, Term]
     when: Term | None = None
-    values: tuple[Held, ...] = ()
+    values: tuple[KeptValues, ...] = ()
 
 
 @record(slots=False)
@@ -150,7 +150,7 @@ class Row:
     name: str
     parts: list[Repeated | Use]
     when: Term | None = None
-    values: tuple[Held, ...] = ()
+    values: tuple[KeptValues, ...] = ()
     scan: Scan | None = None
 
 
@@ -231,7 +231,7 @@ class Class:
     items: list[Item]
     count: int
     taps: bool
-    values: tuple[Held, ...] = ()
+    values: tuple[KeptValues, ...] = ()
 
 
 @record(slots=False, eq=False)

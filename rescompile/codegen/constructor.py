@@ -108,7 +108,7 @@ def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = Non
                     chosen[id(item)] = _new_name(item.name, modules)
             case Keeping(index=Term() as index) | Recalling(index=Term() as index) if index.head != "constant":
                 if item.index_text not in indices:
-                    name = _new_name(f"{item.held.name}_index", taken)
+                    name = _new_name(f"{item.values.name}_index", taken)
                     indices[item.index_text] = Number(name, index)
                 chosen[id(item)] = indices[item.index_text].name
     return Names(chosen, frozenset(modules), [*numbers, *indices.values()], sizes, drop_path)

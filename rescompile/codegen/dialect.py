@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, NoReturn
 
 from rescompile.codegen.allow_list import Allowed
-from rescompile.codegen.class_plan import IN, INDEX, Argument, Class, ClassPlan, Held, Layer, Repeated, Stage, Use
+from rescompile.codegen.class_plan import IN, INDEX, Argument, Class, ClassPlan, KeptValues, Layer, Repeated, Stage, Use
 from rescompile.codegen.entries import Entry, Joined, Listing, Make, MakeDropPath, MakeLayer, Scanned, Separate
 from rescompile.codegen.initialisation import Modules
 from rescompile.codegen.naming import Counted
@@ -215,7 +215,7 @@ class Dialect:
         """Return the call of a class, or of the function of a stage."""
         return f"{of.name}({', '.join([*call_arguments(arguments, of.arguments), *self.passed])})"
 
-    def held(self, values: Sequence[Held]) -> str:
+    def value_arguments(self, values: Sequence[KeptValues]) -> str:
         """Return the parameters of a forward for kept values, to follow its other parameters."""
         types = {True: f"dict[int, {self.array}]", False: self.array}
         return "".join(f", {value.name}: {types[value.many]}" for value in values)

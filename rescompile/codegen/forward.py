@@ -27,7 +27,6 @@ from rescompile.codegen.class_plan import (
 )
 from rescompile.codegen.constructor import Names, is_fresh
 from rescompile.codegen.dialect import Dialect
-from rescompile.codegen.held_values import Values
 from rescompile.codegen.program import Method, mentions
 from rescompile.codegen.statements import (
     Add,
@@ -55,6 +54,7 @@ from rescompile.codegen.statements import (
     Unpack,
     Var,
 )
+from rescompile.codegen.value_variables import ValueVariables
 from rescompile.ir import ops
 from rescompile.ir.network import LOGITS, Survival
 
@@ -66,10 +66,10 @@ class Forward:
         self.names, self.dialect, self.checkpoint = names, dialect, checkpoint
         self.methods: list[Method] = []
         self.splits = 0  # unpacked values
-        self.values = Values(of, names)
+        self.values = ValueVariables(of, names)
         body = self.body()
-        for held in self.values.owned:
-            body.add(Collection(held))
+        for name in self.values.owned:
+            body.add(Collection(name))
         value = self.run(body, of.items, Value(Var("x")), "x")
         last = body.statements[-1] if body.statements else None
         if of.taps and is_root:
@@ -119,7 +119,7 @@ class Forward:
             named = self.in_variable(body, value, own)
             body.add(Store(target, named))
             return Value(named)
-        self.values.now[item.held, item.index_text] = target
+        self.values.now[item.values, item.index_text] = target
         return body.keep(Value(value.expr), target.name)
 
     def recalled(self, body: Body, item: Recalling, value: Value, own: str) -> Value:
@@ -158,7 +158,7 @@ class Forward:
         name = self.names.of(item)
         if isinstance(item, Row) and item.values:
             variable = body.assign(value, own)
-            body.add(Through(own, name, tuple(Var(held.name) for held in item.values)))
+            body.add(Through(own, name, tuple(Var(values.name) for values in item.values)))
             return Value(variable)
         if isinstance(item, Use):
             kept = tuple(self.values.passed(*pair) for pair in zip(item.of.values, item.values, strict=True))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from rescompile.codegen.class_plan import Class, Held, Keeping, Recalling, Row, Use
+from rescompile.codegen.class_plan import Class, Keeping, KeptValues, Recalling, Row, Use
 from rescompile.codegen.class_scope import ClassScope, Flow, Here
 from rescompile.codegen.columns import Column, Misfit
 from rescompile.codegen.planned_classes import Registry
@@ -35,15 +35,15 @@ class ValueScope:
         self.known = {name: self._new(name, many) for name, many in sorted(_crossing(registry, instances).items())}
         self.arguments = list(self.known.values())
 
-    def _new(self, name: str, many: bool = False) -> Held:
+    def _new(self, name: str, many: bool = False) -> KeptValues:
         """Return a new name for values of this class."""
         wanted = self.registry.python_name(name)
         while _TAKEN.fullmatch(wanted) or wanted in self.taken or wanted in self.registry.reserved:
             wanted += "_"
         self.taken.add(wanted)
-        return Held(wanted, name, many)
+        return KeptValues(wanted, name, many)
 
-    def held(self, name: str) -> Held:
+    def values_of(self, name: str) -> KeptValues:
         """Return the values of a name that is kept or used here."""
         if name not in self.known:
             self.known[name] = self._new(name)
@@ -54,7 +54,7 @@ class ValueScope:
         """Enter a macro, which knows only the values that it names."""
         before = self.known
         if call is not None:
-            self.known = {name: self.held(name) for name in call.values}
+            self.known = {name: self.values_of(name) for name in call.values}
         try:
             yield
         finally:
@@ -65,29 +65,31 @@ class ValueScope:
     def keeping(self, column: Column[Keep], here: Here, scope: ClassScope) -> Keeping:
         """Return the item of a column of Keeps. Raises Misfit."""
         item = Keeping(*self._value(column, here, scope))
-        self.channels[id(item.held), item.index_text] = here.flow.term
+        self.channels[id(item.values), item.index_text] = here.flow.term
         return item
 
     def recalling(self, column: Column[Recall], here: Here, scope: ClassScope) -> tuple[Recalling, Flow]:
         """Return the item of a column of Recalls, and the channels after it. Raises Misfit."""
         item = Recalling(*self._value(column, here, scope))
-        guess = self.channels.get((id(item.held), item.index_text), here.flow.term)
+        guess = self.channels.get((id(item.values), item.index_text), here.flow.term)
         numbers = Column({**here.flow.numbers, **column.map(lambda node: node.output[0])})
         return item, scope.flow(numbers, [guess, here.flow.term])
 
-    def _value(self, column: Column[Keep] | Column[Recall], here: Here, scope: ClassScope) -> tuple[Held, Term | None]:
+    def _value(
+        self, column: Column[Keep] | Column[Recall], here: Here, scope: ClassScope
+    ) -> tuple[KeptValues, Term | None]:
         """Return the name that a column refers to, and its index."""
-        held = self.held(column.only(lambda node: node.key[0]))
+        values = self.values_of(column.only(lambda node: node.key[0]))
         indices = column.map(lambda node: node.key[1])
         if not column.share(lambda node: node.key[1] is None):
             raise Misfit
         if indices.first is None:
-            return held, None
+            return values, None
         if indices.share(lambda index: index):
-            return held, constant(indices.first)
-        held.many = True
+            return values, constant(indices.first)
+        values.many = True
         hints = scope.hints(column.first.hints, "index", here)
-        return held, scope.printed(scope.express(indices, hints, f"{held.name}_index"), column)
+        return values, scope.printed(scope.express(indices, hints, f"{values.name}_index"), column)
 
     def passed(self, use: Use) -> Use:
         """Return the use of a class with the values passed to it."""
@@ -102,11 +104,11 @@ class ValueScope:
             raise Misfit
         return replace(row, values=self._given(of))
 
-    def _given(self, of: Class) -> tuple[Held, ...]:
+    def _given(self, of: Class) -> tuple[KeptValues, ...]:
         """Return the values for a class, in its order."""
         given = []
         for inner in of.values:
-            own = self.held(inner.word)
+            own = self.values_of(inner.word)
             own.many = own.many or inner.many
             given.append(own)
         return tuple(given)

@@ -73,7 +73,7 @@ def _template(words: Dialect) -> Template:
     loader = FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, loader=loader)
     functions: Sequence[Callable[..., Any]] = (
-        words.expression, words.refused, words.construction, words.conditional, words.held, python, sizes, ends, count_text,
+        words.expression, words.refused, words.construction, words.conditional, words.value_arguments, python, sizes, ends, count_text,
         parameters, numbered_name, growth, counts, attribute, ident, quoted, docstrings.docstring, block,
     )  # fmt: skip
     filters: dict[str, Callable[..., Any]] = {

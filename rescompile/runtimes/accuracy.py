@@ -69,12 +69,12 @@ class Reference:
         worst = max(self.error(rounded, output) for rounded in self._evaluations(precision))
         bound = max(TIMES * worst, floor(self.network, PRECISIONS[precision].bits))
         if error < NEAR * bound:
-            bound = self.raised(bound, error, precision, output, MANY if self._has_few_values else RUNS + 1)
+            bound = self.raised(bound, error, precision, output, MANY if self._has_few_values else RUNS)
         return bound
 
     def raised(self, bound: float, error: float, precision: str, output: str | None, most: int) -> float:
-        """Return a bound raised by less than `most` evaluations, until one explains the error or some are nowhere near it."""
-        for seed in range(1, most):
+        """Return a bound raised by up to `most` evaluations, until one explains the error or some are nowhere near it."""
+        for seed in range(1, most + 1):
             if error <= bound or (seed > RUNS and error > NEAR * bound):
                 break
             bound = max(bound, TIMES * self.error(self._interpreted(precision, Noise(seed, units=2)), output))

@@ -145,7 +145,7 @@ class Instance:
     numbers: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, x: Array, *kept: Any) -> Array:
-        given = dict(zip([held.name for held in self.code.of.values], kept, strict=True))
+        given = dict(zip([values.name for values in self.code.of.values], kept, strict=True))
         return self.body(self.code.body, {"x": x, **given})
 
     def body(self, statements: Sequence[Statement], local: dict[str, Any]) -> Array:

@@ -102,7 +102,7 @@ class Case:
     def stochastic_bound(self, error: float) -> float:
         """The largest error that rounding explains, by the interpreter in stochastic float64. Some networks amplify rounding so
         much that their outputs in float32 are noise, whose size does not depend on the unit."""
-        return max(self.double_bound(), self.reference.raised(0.0, error, "fp64", None, MANY + 1))
+        return max(self.double_bound(), self.reference.raised(0.0, error, "fp64", None, MANY))
 
     def own_rounding(self, run: Run, outputs: Mapping[str, Array]) -> float:
         """The largest error that rounding explains, by what half a unit in the last place of all numbers changes for `run`."""
