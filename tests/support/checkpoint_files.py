@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import invoke
+from typer.testing import Result
 
-from rescompile.cli import app
 from rescompile.elaboration import elaborate
 from rescompile.ir.network import Network
 from rescompile.lang.load import load
@@ -19,11 +19,6 @@ from rescompile.weights import Array, draw
 HEAD = {"rescompile": 1, "name": "tiny", "input": [3, 8, 8], "parameters": {"classes": 10}}
 LAST = ["global_avgpool", "flatten", {"fc": {"linear": "classes"}}]
 CONV = {"conv": {"channels": 4, "kernel": 3}}
-
-
-def invoke(*arguments: str | Path) -> Result:
-    """Run a command in this process; any exception but SystemExit fails the test."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
 def weights(*arguments: str | Path, code: int = 0) -> Result:
