@@ -36,13 +36,14 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 
 def three_blocks(_name: str, tensors: Tensors) -> Tensors:
-    """torchvision's class counts its last norm as that of a fourth block, which networks for CIFAR do not have."""
+    """Rename the last norm of torchvision's DenseNet, which counts it as part of a fourth block; networks for CIFAR
+    have three."""
     return {key.replace("features.norm5.", "features.norm4."): tensor for key, tensor in tensors.items()}
 
 
-#: Inputs of networks that cannot be small, of one network the size of its paper, and of some whose statistics would otherwise
-#: come from too few positions. All others are compared at 64x64; those with average pools of stride 2 in their shortcuts at
-#: 90x90, where these meet odd maps.
+#: Input sizes of networks that need large inputs, of one network at the size of its paper, and of some whose statistics would
+#: otherwise come from too few positions. The others are compared at 64x64, or at 90x90 if their shortcuts have average pools
+#: of stride 2, which then get maps of odd size.
 SIZES: dict[str, int | tuple[int, ...]] = {
     **dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), (3, 8, 48, 48)),
     "alexnet": 96, "googlenet": 96, "inception_v3": 299, "inception_v4": 139, "inception_resnet_v2": 139, "resnet50": 224,
@@ -52,7 +53,8 @@ SIZES: dict[str, int | tuple[int, ...]] = {
 
 
 def automatic() -> Iterator[tuple[str, Peer]]:
-    """Networks whose rows name a peer, torchvision's before timm's: it needs no adapting, its checkpoints fit strictly."""
+    """Yield the networks whose facts name a peer: torchvision's before timm's, since its checkpoints load without
+    renaming."""
     for name in facts.zoo():
         known = facts.rows()[name].get("peers") or {}
         size = SIZES.get(name, 90 if re.fullmatch(r"resnet\d+_?[dD]", name) else 64)
@@ -64,7 +66,7 @@ def automatic() -> Iterator[tuple[str, Peer]]:
 
 
 def darknet53(slope: float) -> nn.Module:
-    """timm's darknet53 with another slope than its 0.01."""
+    """Return timm's darknet53 with another slope than its 0.01."""
     model = timm_peer("darknet53")
     for module in model.modules():
         if isinstance(module, nn.LeakyReLU):
@@ -73,7 +75,7 @@ def darknet53(slope: float) -> nn.Module:
 
 
 def mobilenet() -> nn.Module:
-    """timm's MobileNet with the paper's relu instead of relu6."""
+    """Return timm's MobileNet with the paper's relu instead of relu6."""
     model = timm_peer("mobilenetv1_100")
     for module in list(model.modules()):
         for child, inner in list(module.named_children()):
@@ -83,7 +85,7 @@ def mobilenet() -> nn.Module:
 
 
 def resnetv2(name: str) -> nn.Module:
-    """timm's ResNet of pre-activation, without the projection that its basic units begin with although nothing changes."""
+    """Return timm's pre-activation ResNet, without the projection in its first basic unit, whose shape does not change."""
     model = timm_peer(name)
     if name in ("resnetv2_18", "resnetv2_34"):
         model.stages[0].blocks[0].downsample = nn.Identity()
@@ -91,7 +93,7 @@ def resnetv2(name: str) -> nn.Module:
 
 
 def preact_resnet200() -> nn.Module:
-    """timm has no such model, but its class makes it."""
+    """Return a model of timm's class for which timm has no name."""
     from timm.layers import BatchNormAct2d, create_conv2d
     from timm.models.resnetv2 import ResNetV2
 
@@ -99,10 +101,10 @@ def preact_resnet200() -> nn.Module:
     return model
 
 
-#: timm pools before its first norm, which is the same while that norm's scales are positive; all others are random.
+#: timm pools before its first norm, which is equivalent if that norm's scales are positive; all others are random.
 _RESNETV2: dict[str, Any] = {"renamed": by("timm_resnetv2"), "positive": "stages.0.blocks.0.norm1"}
 
-#: Networks whose peer is timm's under other names or with a documented difference.
+#: Networks whose peer in timm has other names or a documented difference.
 ADAPTED = {
     "darknet53": Peer(lambda: darknet53(0.1), renamed=by("timm_darknet53")),
     "mobilenet_v1": Peer(mobilenet, renamed=by("timm_mobilenetv1")),
@@ -133,11 +135,11 @@ _NINE = ("parameters.n=3",)  # units, and so 20 layers of 110: rounding errors g
 
 
 def variant(unit: type[cifar.Unit], bias: bool = False, shared: tuple[int, ...] = ()) -> Peer:
-    """A ResNet for CIFAR of 20 layers with units of this kind."""
+    """Return a ResNet for CIFAR with 20 layers of this unit."""
     return Peer(lambda: cifar.Net(3, unit, bias, shared), _CIFAR, _NINE)
 
 
-#: The rest, written down from the papers and the released code (see `references`).
+#: The other networks, with references written from the papers and the released code (see `references`).
 REFERENCES = {
     # He et al. 2015 and 2016, Xie et al. 2016 on ImageNet
     "plain18": Peer(lambda: imagenet.without_projections(ResNet(imagenet.Plain, _L18))),
@@ -255,7 +257,7 @@ REFERENCES = {
 AUTOMATIC = dict(automatic())
 PEERS = {**AUTOMATIC, **ADAPTED, **REFERENCES}
 
-#: Networks whose tensors stand where they branch off, while the peer registers them elsewhere: auxiliary heads, gates, shortcuts.
+#: Networks whose peer registers some tensors at another position: those of auxiliary heads, gates and shortcuts.
 OTHER_ORDER = {
     "googlenet",
     "inception_v3",
