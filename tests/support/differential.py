@@ -31,6 +31,7 @@ Array = NDArray[Any]
 SAMPLE = 60
 FLOOR = 2e-7
 INPUTS = 16
+OPSETS = range(13, 27)
 BATCHES = (3, 1)
 
 
