@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drop_path import COLUMN_PRODUCTS, FACTORS, SAMPLES, is_near
 
 import rescompile
 from rescompile import backend
@@ -19,22 +20,6 @@ from rescompile.ir.network import Network
 from rescompile.weights.batch_statistics import trial
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install torch")
-
-#: Three columns of factors, as the expansion rule has them: 2 3 7 11, 5 13 and 17.
-FACTORS = """
-rescompile: 1
-name: factors
-input: [1]
-network:
-  - keep: start
-  - scale: 2
-  - first: {parallel: {merge: mean, branches: [{scale: 3}, [{use: start}, {scale: 5}]]}}
-  - keep: middle
-  - scale: 7
-  - second: {parallel: {merge: mean, branches: [{scale: 11}, [{use: middle}, {scale: 13}], [{use: start}, {scale: 17}]]}}
-"""
-COLUMNS = (2 * 3 * 7 * 11, 5 * 13, 17)
-COUNT = 20_000
 
 
 def elaborated(text: str, folder: Path) -> Network:
@@ -49,18 +34,13 @@ def factors(how: str, folder: Path) -> Any:
     return rescompile.build(elaborated(f"{FACTORS}drop_path: {how}\n", folder), "torch").module.train()
 
 
-def near(found: float, probability: float, count: int = COUNT) -> bool:
-    """Whether a frequency is within five standard errors of its probability."""
-    return abs(found - probability) <= 5 * np.sqrt(probability * (1 - probability) / count)
-
-
 @pytest.mark.parametrize("rate", [0.15, 0.6])
 def test_each_branch_is_dropped_but_not_all(rate: float, tmp_path: Path) -> None:
     """Every set of branches as often as by independent draws; where these drop all, one of them stays. The value is the mean of those
     that are kept, and the gradient goes through these alone."""
     drop = factors(f"{{rate: {rate}, columns: 0, unit: sample}}", tmp_path).second.mean
-    drop.column = torch.full([COUNT], -1)
-    given = [torch.full((COUNT, 1), float(2**at), requires_grad=True) for at in range(3)]
+    drop.column = torch.full([SAMPLES], -1)
+    given = [torch.full((SAMPLES, 1), float(2**at), requires_grad=True) for at in range(3)]
     found = drop(given)
     shares = torch.cat(torch.autograd.grad(found.sum(), given), 1)
     kept = shares > 0
@@ -71,28 +51,28 @@ def test_each_branch_is_dropped_but_not_all(rate: float, tmp_path: Path) -> None
         size = sum(chosen)
         probability = (1 - rate) ** size * rate ** (3 - size) + (rate**3 / 3 if size == 1 else 0)
         frequency = float((kept == torch.tensor(chosen)).all(1).double().mean())
-        assert near(frequency, probability if size else 0), chosen
+        assert is_near(frequency, probability if size else 0), chosen
 
 
 def test_one_column_of_the_whole_network(tmp_path: Path) -> None:
     """All merges keep the branches of one column, each column equally often; a merge that it does not meet changes nothing."""
     module = factors("{rate: 0.3, columns: 1, unit: sample}", tmp_path)
-    found = module(torch.ones(COUNT, 1))[:, 0]
-    frequencies = [float((found == column).double().mean()) for column in COLUMNS]
+    found = module(torch.ones(SAMPLES, 1))[:, 0]
+    frequencies = [float((found == column).double().mean()) for column in COLUMN_PRODUCTS]
     assert sum(frequencies) == 1
-    assert all(near(frequency, 1 / 3) for frequency in frequencies)
+    assert all(is_near(frequency, 1 / 3) for frequency in frequencies)
 
 
 @pytest.mark.parametrize("columns", [0.25, 0.5])
 def test_the_share_of_columns(columns: float, tmp_path: Path) -> None:
     """So often a column is chosen, and it is the same one in all merges; else each merge draws for itself."""
     module = factors(f"{{rate: 0.5, columns: {columns}, unit: sample}}", tmp_path)
-    found = module(torch.ones(COUNT, 1))[:, 0]
+    found = module(torch.ones(SAMPLES, 1))[:, 0]
     first, second = module.first.mean.column, module.second.mean.column
     assert torch.equal(first, second)
-    assert near(float((first == -1).double().mean()), 1 - columns)
-    assert all(near(float((first == at).double().mean()), columns / 3) for at in range(3))
-    assert torch.equal(found[first >= 0], torch.tensor(COLUMNS, dtype=found.dtype)[first[first >= 0]])
+    assert is_near(float((first == -1).double().mean()), 1 - columns)
+    assert all(is_near(float((first == at).double().mean()), columns / 3) for at in range(3))
+    assert torch.equal(found[first >= 0], torch.tensor(COLUMN_PRODUCTS, dtype=found.dtype)[first[first >= 0]])
     # The third branch alone, or one of six other sets behind one of three of the first merge.
     assert len(set(found[first == -1].tolist())) == 1 + 6 * 3
 

@@ -20,11 +20,12 @@ import facts
 import numpy as np
 import onnx
 import pytest
+from command_line import invoke
 from generator import generate
 from numpy.typing import NDArray
 from ort import ran
+from output_comparison import random_weights
 from refusals import hold, text_of
-from test_onnx import command, telling_weights
 
 from rescompile import backend, build, elaborate, load
 from rescompile.analysis.dynamic_shapes import Extent, Free, Sizes, _agreement, _both, sizes
@@ -227,7 +228,7 @@ def test_down_and_up_again(tmp_path: Path) -> None:
     found = sizes(free, BOTH)
     assert [(axis.minimum, axis.every, axis.rests) for axis in found.free] == [(4, 4, (0,))] * 2
     assert found.outputs == {"logits": (1, "height", "width")}
-    weights = telling_weights(free)
+    weights = random_weights(free)
     model = build(free, "onnx", weights, dynamic=BOTH).to_bytes()
     for size in ("4,4", "12,40", "60,8"):
         fixed = elaborate(load(path, [f"input=[3,{size}]"]))
@@ -358,7 +359,7 @@ def test_what_fixes_the_size(case: str, target: str, tmp_path: Path) -> None:
     body, axes, why, help = WRONG[case]
     path = tmp_path / "fixed.yaml"
     path.write_text(f"rescompile: 1\nname: fixed\ninput: [3, 16, 16]\nnetwork: {body}\n", encoding="utf-8")
-    done = command("build", path, "--target", target, "--dynamic", axes, "-o", tmp_path / "out")
+    done = invoke("build", path, "--target", target, "--dynamic", axes, "-o", tmp_path / "out")
     assert done.exit_code == 2, done.output
     assert f"error[E0809]: {axes.replace(',', ' and ') if axes == BOTH and 'flatten' in why else ''}" in done.stderr
     assert why in done.stderr
@@ -377,7 +378,7 @@ def test_what_fixes_the_size(case: str, target: str, tmp_path: Path) -> None:
 )
 def test_no_such_axis(value: str, why: str) -> None:
     """The option names axes of the image."""
-    done = command("build", "resnet18", "--target", "onnx", "--no-weights", "--dynamic", value, "-o", "-")
+    done = invoke("build", "resnet18", "--target", "onnx", "--no-weights", "--dynamic", value, "-o", "-")
     assert done.exit_code == 2
     assert "error[E0802]" in done.stderr
     assert why in done.stderr
@@ -387,7 +388,7 @@ def test_a_vector_has_no_height(tmp_path: Path) -> None:
     """An input of features has no axes to free."""
     path = tmp_path / "vector.yaml"
     path.write_text("rescompile: 1\nname: vector\ninput: [16]\nnetwork: [{linear: 5}]\n", encoding="utf-8")
-    done = command("build", path, "--target", "onnx", "--dynamic", BOTH, "-o", "-")
+    done = invoke("build", path, "--target", "onnx", "--dynamic", BOTH, "-o", "-")
     assert done.exit_code == 2
     assert "error[E0809]: the input of vector is [16]" in done.stderr
 
@@ -480,7 +481,7 @@ def test_random_networks(seed: int, tmp_path: Path) -> None:
     except UsageError as problem:
         hold(problem)
         return
-    weights = telling_weights(free, seed)
+    weights = random_weights(free, seed)
     model = build(free, "onnx", weights, dynamic=axes).to_bytes()
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     rng = random.Random(seed)
@@ -523,36 +524,36 @@ def test_the_random_networks_reach_both(tmp_path: Path) -> None:
 def test_build_run_extract(tmp_path: Path) -> None:
     """The report says what is taken; `run` picks the spec's size or the one asked for; `extract` gives the same file."""
     path = tmp_path / "one.onnx"
-    built = command("build", "stochastic_depth_110", "--target", "onnx", "--dynamic", BOTH, "-o", path)
+    built = invoke("build", "stochastic_depth_110", "--target", "onnx", "--dynamic", BOTH, "-o", path)
     assert built.exit_code == 0, built.output
     assert "input [batch, 3, height, width]" in built.stderr
     assert "any height and width of at least 4, in steps of 4" in built.stderr
-    assert "input [1, 3, 32, 32]" in command("run", path, "--repeats", "1").stdout
-    assert "input [2, 3, 20, 48]" in command("run", path, "--repeats", "1", "--size", "20x48", "--batch", "2").stdout
+    assert "input [1, 3, 32, 32]" in invoke("run", path, "--repeats", "1").stdout
+    assert "input [2, 3, 20, 48]" in invoke("run", path, "--repeats", "1", "--size", "20x48", "--batch", "2").stdout
     for size, why in (("20x30", "the next valid width is 32"), ("20", "such as 320x256"), ("0x8", "such as 320x256")):
-        done = command("run", path, "--size", size)
+        done = invoke("run", path, "--size", size)
         assert (done.exit_code, why in done.stderr) == (2, True), done.output
     spec = tmp_path / "again.yaml"
-    done = command("extract", path, "-o", spec)
+    done = invoke("extract", path, "-o", spec)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("built with ")]
     again = tmp_path / "again.onnx"
-    done = command("build", spec, "--target", "onnx", *line.removeprefix("built with ").split(), "-o", again)
+    done = invoke("build", spec, "--target", "onnx", *line.removeprefix("built with ").split(), "-o", again)
     assert done.exit_code == 0, done.output
     assert again.read_bytes() == path.read_bytes()
-    assert command("build", spec, "--target", "onnx", "--dynamic", BOTH, "-o", again, "--check").exit_code == 0
-    assert command("build", spec, "--target", "onnx", "-o", again, "--check").exit_code == 1
+    assert invoke("build", spec, "--target", "onnx", "--dynamic", BOTH, "-o", again, "--check").exit_code == 0
+    assert invoke("build", spec, "--target", "onnx", "-o", again, "--check").exit_code == 1
 
 
 def test_a_file_of_one_size_takes_no_other(tmp_path: Path) -> None:
     """`--size` is refused where the size is fixed, and where there is none."""
     path = tmp_path / "fixed.onnx"
-    assert command("build", "resnet20_cifar", "--target", "onnx", "-o", path).exit_code == 0
-    assert command("run", path, "--size", "32x32", "--repeats", "1").exit_code == 0
-    done = command("run", path, "--size", "32x40")
+    assert invoke("build", "resnet20_cifar", "--target", "onnx", "-o", path).exit_code == 0
+    assert invoke("run", path, "--size", "32x32", "--repeats", "1").exit_code == 0
+    done = invoke("run", path, "--size", "32x40")
     assert done.exit_code == 2
     assert "the width of this model is fixed to 32" in done.stderr
     assert "--dynamic" in done.stderr
-    done = command("run", path, "--dynamic", BOTH)
+    done = invoke("run", path, "--dynamic", BOTH)
     assert (done.exit_code, "--dynamic applies only to specs" in done.stderr) == (2, True)
 
 
@@ -565,16 +566,16 @@ def test_a_spec_is_run_at_another_size() -> None:
         "--repeats",
         "1",
     ]
-    assert "input [1, 3, 20, 48]" in command(*shown, "--dynamic", BOTH, "--size", "20x48").stdout
-    assert "input [1, 3, 32, 32]" in command(*shown, "--dynamic", "width").stdout
+    assert "input [1, 3, 20, 48]" in invoke(*shown, "--dynamic", BOTH, "--size", "20x48").stdout
+    assert "input [1, 3, 32, 32]" in invoke(*shown, "--dynamic", "width").stdout
     for options, why in ((["--size", "20x48"], "with --dynamic"), (["--dynamic", "depth"], "--dynamic")):
-        done = command(*shown, *options)
+        done = invoke(*shown, *options)
         assert (done.exit_code, why in done.stderr) == (2, True), done.output
 
 
 def test_the_help_of_verify_says_what_excludes_what() -> None:
     """Who reads of one of the two options reads of the other."""
-    help = " ".join(command("verify", "--help").stdout.split())
+    help = " ".join(invoke("verify", "--help").stdout.split())
     assert "Not with --dynamic." in help
     assert "Not with --runtime." in help
 
@@ -584,27 +585,27 @@ def test_images_of_other_sizes(tmp_path: Path) -> None:
     pillow = pytest.importorskip("PIL.Image")
     pillow.new("RGB", (60, 50), (200, 100, 50)).save(tmp_path / "some.png")
     path = tmp_path / "one.onnx"
-    assert command("build", "stochastic_depth_110", "--set", SHORT[0], "--set", SHORT[1], "--set", SHORT[2],
+    assert invoke("build", "stochastic_depth_110", "--set", SHORT[0], "--set", SHORT[1], "--set", SHORT[2],
                    "--target", "onnx", "--dynamic", BOTH, "-o", path).exit_code == 0  # fmt: skip
     how = ["--preprocess", "mean=0.5,0.5,0.5", "--preprocess", "std=0.2,0.2,0.2"]
     shown = ["run", path, "--image", tmp_path / "some.png", *how]
-    done = command(*shown, "--preprocess", "crop=20,48")
+    done = invoke(*shown, "--preprocess", "crop=20,48")
     assert done.exit_code == 0, done.output
-    done = command(*shown, "--preprocess", "crop=20,46")
+    done = invoke(*shown, "--preprocess", "crop=20,46")
     assert (done.exit_code, "invalid width 46: it must be at least 4 and equal 0 modulo 4" in done.stderr) == (
         2,
         True,
     ), done.output
-    done = command(*shown, "--size", "20x48")
+    done = invoke(*shown, "--size", "20x48")
     assert (done.exit_code, "cannot be used together" in done.stderr) == (2, True)
 
 
 def test_one_axis(tmp_path: Path) -> None:
     """An axis that is not named stays as it is."""
     path = tmp_path / "wide.onnx"
-    assert command("build", "resnet20_cifar", "--target", "onnx", "--dynamic", "width", "-o", path).exit_code == 0
-    assert "input [1, 3, 32, 75]" in command("run", path, "--size", "32x75", "--repeats", "1").stdout
-    assert command("run", path, "--size", "33x75").exit_code == 2
+    assert invoke("build", "resnet20_cifar", "--target", "onnx", "--dynamic", "width", "-o", path).exit_code == 0
+    assert "input [1, 3, 32, 75]" in invoke("run", path, "--size", "32x75", "--repeats", "1").stdout
+    assert invoke("run", path, "--size", "33x75").exit_code == 2
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar", "alexnet"])
@@ -612,7 +613,7 @@ def test_verify(name: str) -> None:
     """`verify --dynamic` compares at another size than the spec's."""
     pytest.importorskip("torch")
     settings = [word for setting in FAMILIES[name] for word in ("--set", setting)]
-    done = command("verify", name, "--dynamic", BOTH, "--targets", "onnx,torch", *settings)
+    done = invoke("verify", name, "--dynamic", BOTH, "--targets", "onnx,torch", *settings)
     height, width = network(name).input[1:]
     assert done.stdout.startswith(f"input [2, 3, {height * 3 // 2 + 1}, {width * 3 // 4 - 1}]\n")
     assert done.exit_code == 0, done.output

@@ -18,11 +18,11 @@ for package in ("torch", "jax", "flax"):
 
 import jax
 import jax.numpy as jnp
+from drop_path import COLUMN_PRODUCTS, FACTORS, SAMPLES, is_near
 from flax import nnx
 from flax_models import arrays, by_flax, by_torch, drawing, in_double, model_of, source_file
 from random_numbers import in_torch
 from sources import drawn, elaborated
-from test_drop_path import COLUMNS, COUNT, FACTORS, near
 from training_steps import agree
 from variants import changed, shallow
 
@@ -211,10 +211,10 @@ def test_steps_of_split_models_in_one_scan(tmp_path: Path) -> None:
         found = model(x)
         return nnx.state(model), found
 
-    _, found = jax.jit(lambda state, x: jax.lax.scan(step, state, x))(state, jnp.ones((COUNT // 10, 10, 1)))
+    _, found = jax.jit(lambda state, x: jax.lax.scan(step, state, x))(state, jnp.ones((SAMPLES // 10, 10, 1)))
     values = np.asarray(found).ravel()
     assert len({tuple(each) for each in values[:200].reshape(20, 10)}) > 10
-    assert all(near(float((values == column).mean()), 1 / 3) for column in COLUMNS)
+    assert all(is_near(float((values == column).mean()), 1 / 3) for column in COLUMN_PRODUCTS)
 
 
 DROPPED = """

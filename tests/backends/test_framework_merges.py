@@ -18,9 +18,9 @@ from frameworks import FRAMEWORKS
 
 pytest.importorskip("torch", reason="training is compared with torch: pip install 'rescompile[torch]'")
 
+from drop_path import COLUMN_PRODUCTS, FACTORS, SAMPLES, is_near
 from random_numbers import in_torch
 from sources import drawn, elaborated, skeleton
-from test_drop_path import COLUMNS, COUNT, FACTORS, near
 from training_steps import agree
 
 import rescompile
@@ -167,15 +167,15 @@ def test_shares_are_convex_and_independent(models: Any, branches: int, tmp_path:
     factors = 2.0 ** -np.arange(branches)
     listed = ", ".join(f"{{scale: {factor}}}" for factor in factors)
     text = f"rescompile: 1\nname: mixed\ninput: [1]\nnetwork: [{{parallel: {{merge: shake, branches: [{listed}]}}}}]\n"
-    values, gradients = models.slopes(models.model_of(elaborated(text, tmp_path), {}), np.ones((COUNT, 1)))
+    values, gradients = models.slopes(models.model_of(elaborated(text, tmp_path), {}), np.ones((SAMPLES, 1)))
     # Of a flat Dirichlet distribution: share_i has the variance v = (n - 1) / (n^2 (n + 1)), two have the covariance -v / (n - 1).
     variance = (branches - 1) / branches**2 / (branches + 1)
     spread = variance * ((factors**2).sum() - (factors.sum() ** 2 - (factors**2).sum()) / (branches - 1))
     for found in (values, gradients):
         assert factors.min() <= found.min() < found.max() <= factors.max()
-        assert abs(found.mean() - factors.mean()) < 5 * np.sqrt(spread / COUNT)
+        assert abs(found.mean() - factors.mean()) < 5 * np.sqrt(spread / SAMPLES)
         assert abs(found.var() / spread - 1) < 0.05
-    assert abs(np.corrcoef(values[:, 0], gradients[:, 0])[0, 1]) < 5 / np.sqrt(COUNT)
+    assert abs(np.corrcoef(values[:, 0], gradients[:, 0])[0, 1]) < 5 / np.sqrt(SAMPLES)
 
 
 def outcomes(rate: float, columns: float) -> dict[float, float]:
@@ -203,13 +203,13 @@ def outcomes(rate: float, columns: float) -> dict[float, float]:
 def test_branches_are_dropped_as_often_as_they_should(models: Any, rate: float, columns: float, tmp_path: Path) -> None:
     """Each set of branches, never none, and the same column in all merges; the gradient is that of the branches which are kept."""
     network = elaborated(f"{FACTORS}drop_path: {{rate: {rate}, columns: {columns}, unit: sample}}\n", tmp_path)
-    values, gradients = models.slopes(models.model_of(network, {}), np.ones((COUNT, 1)))
+    values, gradients = models.slopes(models.model_of(network, {}), np.ones((SAMPLES, 1)))
     assert np.allclose(values, gradients)
     wanted = outcomes(rate, columns)
     frequencies = Counter(np.round(values[:, 0], 6).tolist())
-    assert columns < 1 or wanted.keys() == set(COLUMNS)
+    assert columns < 1 or wanted.keys() == set(COLUMN_PRODUCTS)
     assert frequencies.keys() <= wanted.keys()
-    assert all(near(frequencies[value] / COUNT, probability) for value, probability in wanted.items())
+    assert all(is_near(frequencies[value] / SAMPLES, probability) for value, probability in wanted.items())
 
 
 @pytest.mark.parametrize(
@@ -289,6 +289,6 @@ def test_keras_loads_such_models_without_our_code(tmp_path: Path) -> None:
         evaluated, *steps = np.load(tmp_path / f"{backend}.npy")
         assert np.allclose(evaluated, exact)
         for step in steps:
-            assert near(float((step == 17).mean()), outcomes(0.3, 0.5)[17.0], len(step))
+            assert is_near(float((step == 17).mean()), outcomes(0.3, 0.5)[17.0], len(step))
             assert len(np.unique(step)) > len(outcomes(0.3, 0.5))  # because of shares
         assert not np.array_equal(*steps)

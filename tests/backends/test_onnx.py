@@ -21,14 +21,15 @@ import facts
 import numpy as np
 import onnx
 import pytest
+from command_line import invoke
+from every_op import EVERY_OP
 from numpy.typing import NDArray
 from ort import ran
-from typer.testing import CliRunner, Result
+from output_comparison import FLOAT32_BOUND, random_input, random_weights, relative_rmse
 
 from rescompile import build, elaborate, load
 from rescompile.backend import checked
 from rescompile.backend import load as load_backend
-from rescompile.cli import app
 from rescompile.diagnostics.errors import CheckFailed, OutputError
 from rescompile.files import checksum
 from rescompile.ir.interpreter import interpret
@@ -40,57 +41,6 @@ from rescompile.weights import draw, from_arrays
 Array = NDArray[Any]
 every_spec = pytest.mark.parametrize("name", facts.zoo())
 
-#: A small network that uses every op, every merge, every mode of a side branch, features, and survival factors.
-EVERY_OP = """
-rescompile: 1
-name: every_op
-input: [3, 19, 17]
-parameters: {classes: 5}
-survival: {schedule: linear, last: 0.5, unit: batch, rescale: test}
-blocks:
-  squeeze:
-    body:
-      - parallel:
-          merge: mul
-          branches:
-            - identity
-            - [global_avgpool, excite: {conv: {channels: in_channels, kernel: 1, bias: true}}, sigmoid]
-  unit:
-    parameters: {channels: int, stride: 1}
-    body:
-      - residual:
-          branch:
-            - conv: {channels: channels, kernel: 3, stride: stride, groups: 2}
-            - norm
-          shortcut: {block: pad, channels: channels, stride: stride}
-      - act: {kind: leaky_relu, slope: 0.2}
-network:
-  - conv1: {conv: {channels: 8, kernel: [3, 1], padding: [1, 0], bias: true, bias_init: torch_default}}
-  - norm1: norm
-  - relu
-  - pool1: {maxpool: {kernel: 3, stride: 2, padding: 1, ceil: true}}
-  - unit1: {block: unit, channels: 8}
-  - unit2: {block: unit, channels: 12, stride: 2}
-  - squeeze: {block: squeeze}
-  - pool2: {avgpool: {kernel: 3, stride: 2, padding: 1, ceil: true}}
-  - tap: {side: {body: [head: {conv: {channels: 2, kernel: 1}}], output: side, mode: always}}
-  - aux: {side: {body: [aux_head: {conv: {channels: 2, kernel: 1}}], output: aux, mode: training}}
-  - dead: {side: {body: [unused: {conv: {channels: 2, kernel: 1}}], mode: never}}
-  - gated: {block: highway, depth: 2}
-  - scale: -0.5
-  - tanh
-  - parallel:
-      merge: concat
-      branches:
-        - [left: {conv: {channels: 4, kernel: 3, dilation: 2, padding: 2}}]
-        - [subsample: 1]
-  - dropout: 0.3
-  - adaptive_avgpool: 2
-  - flatten
-  - fc: {linear: classes}
-features: [unit1, pool2]
-"""
-
 
 @pytest.fixture(scope="module")
 def every_op(tmp_path_factory: pytest.TempPathFactory) -> Network:
@@ -98,41 +48,6 @@ def every_op(tmp_path_factory: pytest.TempPathFactory) -> Network:
     path = tmp_path_factory.mktemp("every_op") / "every_op.yaml"
     path.write_text(EVERY_OP)
     return elaborate(load(path))
-
-
-def telling_weights(network: Network, seed: int = 0) -> dict[str, Array]:
-    """Weights unlike anyone's defaults, so that no tensor can be left out or swapped unseen."""
-    generator = np.random.default_rng(seed)
-    made: dict[str, Array] = {}
-    for name, parameter in parameters(network):
-        if parameter.dtype == "int64":
-            made[name] = np.array(7)
-        elif name.endswith("running_var"):
-            made[name] = generator.uniform(0.5, 1.5, parameter.shape).astype(np.float32)
-        else:
-            spread = math.sqrt(2 / parameter.fan_in) if len(parameter.shape) > 1 else 1.0
-            made[name] = (spread * generator.standard_normal(parameter.shape)).astype(np.float32)
-    return made
-
-
-def images(network: Network, batch: int = 2) -> Array:
-    """Input for a network, the same in every test."""
-    return np.random.default_rng(5).standard_normal((batch, *network.input), np.float32)
-
-
-def error(found: Array, reference: Array) -> float:
-    """The relative root mean square error."""
-    assert found.shape == reference.shape
-    return float(np.sqrt(np.mean((np.float64(found) - reference) ** 2) / np.mean(np.float64(reference) ** 2)))
-
-
-#: float32 resolves 6e-8, and a network of some ten layers loses a few bits of it.
-CLOSE = 1e-6
-
-
-def command(*arguments: str | Path) -> Result:
-    """Run `rescompile` in this process."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def isolated(code: str, *arguments: str, cwd: Path | None = None, **environment: str) -> str:
@@ -306,20 +221,20 @@ def test_bytes_are_those_of_protobuf(every_op: Network, fold: bool) -> None:
 
 def test_outputs_are_those_of_the_interpreter(every_op: Network) -> None:
     """Every op, merge, side output, feature and survival factor, against the tree evaluated in float64."""
-    weights, x = telling_weights(every_op), images(every_op)
+    weights, x = random_weights(every_op), random_input(every_op)
     expected = interpret(every_op, weights, x)
     assert list(expected) != ["logits"]
     for optimised in (False, True):
         found = ran(build(every_op, "onnx", weights).to_bytes(), {"input": x}, optimised)
         assert set(found) == set(expected) == {"logits", "unit1", "pool2", "side"}
         for output, reference in expected.items():
-            assert error(found[output], reference) < CLOSE, output
+            assert relative_rmse(found[output], reference) < FLOAT32_BOUND, output
 
 
 def test_float16(every_op: Network) -> None:
     """Weights and nodes are float16, input and outputs float32, and every op computes what the tree says: 13 bits less than
     in float32, so a bound 2^13 times as wide."""
-    weights, x = telling_weights(every_op), images(every_op)
+    weights, x = random_weights(every_op), random_input(every_op)
     model = build(every_op, "onnx", weights, precision="fp16").to_bytes()
     onnx.checker.check_model(model, full_check=True)
     parsed = onnx.load_from_string(model)
@@ -338,7 +253,7 @@ def test_float16(every_op: Network) -> None:
     found = ran(model, {"input": x})
     assert list(found) == [entry.name for entry in parsed.graph.output]
     for output, reference in expected.items():
-        assert CLOSE < error(found[output], reference) < CLOSE * 2**13, output
+        assert FLOAT32_BOUND < relative_rmse(found[output], reference) < FLOAT32_BOUND * 2**13, output
 
 
 def test_float16_upsamples(tmp_path: Path) -> None:
@@ -349,10 +264,14 @@ def test_float16_upsamples(tmp_path: Path) -> None:
         "network: [conv1: {conv: {channels: 4, kernel: 3}}, upsample: 2, conv2: {conv: {channels: 2, kernel: 3}}]\n"
     )
     network = elaborate(load(path))
-    weights, x = telling_weights(network), images(network)
+    weights, x = random_weights(network), random_input(network)
     model = build(network, "onnx", weights, precision="fp16").to_bytes()
     onnx.checker.check_model(model, full_check=True)
-    assert CLOSE < error(ran(model, {"input": x})["logits"], interpret(network, weights, x)["logits"]) < CLOSE * 2**13
+    assert (
+        FLOAT32_BOUND
+        < relative_rmse(ran(model, {"input": x})["logits"], interpret(network, weights, x)["logits"])
+        < FLOAT32_BOUND * 2**13
+    )
 
 
 def test_float16_without_weights(every_op: Network) -> None:
@@ -366,7 +285,7 @@ def test_float16_without_weights(every_op: Network) -> None:
 
 def test_a_weight_beyond_float16_is_refused(every_op: Network, tmp_path: Path) -> None:
     """It would be infinite; nothing is written."""
-    weights = telling_weights(every_op)
+    weights = random_weights(every_op)
     weights["fc.weight"][0, 0] = 7e4
     with pytest.raises(
         CheckFailed, match=r"E0707: fc.weight has values up to 7e\+04, but the largest float16 value is 65504"
@@ -378,7 +297,7 @@ def test_a_weight_beyond_float16_is_refused(every_op: Network, tmp_path: Path) -
 @pytest.mark.parametrize(("target", "precision"), [("onnx", "bf16"), ("torch", "fp16")])
 def test_other_precisions_are_refused(target: str, precision: str, tmp_path: Path) -> None:
     """Only ONNX files are made in another precision, and only in float16."""
-    done = command("build", "resnet18", "--target", target, "--precision", precision, "-o", tmp_path / "a")
+    done = invoke("build", "resnet18", "--target", target, "--precision", precision, "-o", tmp_path / "a")
     assert done.exit_code == 2
     assert "precision" in done.output
     assert not list(tmp_path.iterdir())
@@ -387,24 +306,24 @@ def test_other_precisions_are_refused(target: str, precision: str, tmp_path: Pat
 @pytest.mark.parametrize("opset", ["12", "29", "eighteen"])
 def test_other_opsets_are_refused(opset: str, tmp_path: Path) -> None:
     """Not tried, so not promised."""
-    done = command("build", "resnet18", "--target", "onnx", "--opset", opset, "-o", tmp_path / "a.onnx")
+    done = invoke("build", "resnet18", "--target", "onnx", "--opset", opset, "-o", tmp_path / "a.onnx")
     assert done.exit_code == 2
     assert not list(tmp_path.iterdir())
 
 
 def test_batch_is_free(every_op: Network) -> None:
     """Three images at once are three images one by one."""
-    model, x = build(every_op, "onnx", telling_weights(every_op)).to_bytes(), images(every_op, 3)
+    model, x = build(every_op, "onnx", random_weights(every_op)).to_bytes(), random_input(every_op, 3)
     together = ran(model, {"input": x})
     for at in range(3):
         alone = ran(model, {"input": x[at : at + 1]})
         for output, value in alone.items():
-            assert error(together[output][at : at + 1], value) < CLOSE
+            assert relative_rmse(together[output][at : at + 1], value) < FLOAT32_BOUND
 
 
 def test_batch_can_be_fixed(every_op: Network) -> None:
     """`--batch 3` writes 3 where `batch` stood, and nothing else changes."""
-    weights, x = telling_weights(every_op), images(every_op, 3)
+    weights, x = random_weights(every_op), random_input(every_op, 3)
     free = build(every_op, "onnx", weights).to_bytes()
     fixed = build(every_op, "onnx", weights, batch=3).to_bytes()
     graph = onnx.load_from_string(fixed).graph
@@ -418,7 +337,7 @@ def test_batch_can_be_fixed(every_op: Network) -> None:
 
 def test_structure_only(every_op: Network) -> None:
     """`--no-weights`: the parameters are inputs, in the order of the tree, and fed with weights it is the same network."""
-    weights, x = telling_weights(every_op), images(every_op)
+    weights, x = random_weights(every_op), random_input(every_op)
     bare = build(every_op, "onnx", structure_only=True).to_bytes()
     whole = build(every_op, "onnx", weights).to_bytes()
     graph = onnx.load_from_string(bare).graph
@@ -436,13 +355,13 @@ def test_structure_only(every_op: Network) -> None:
 def test_structure_only_is_small(tmp_path: Path) -> None:
     """138 million weights, and none of them in the file."""
     path = tmp_path / "vgg.onnx"
-    assert command("build", "vgg16_bn", "--target", "onnx", "--no-weights", "-o", path).exit_code == 0
+    assert invoke("build", "vgg16_bn", "--target", "onnx", "--no-weights", "-o", path).exit_code == 0
     assert path.stat().st_size < 1 << 16
 
 
 def test_survival_is_a_node_until_it_is_folded(every_op: Network) -> None:
     """`rescale: test` is an explicit Mul by the probability; folding takes it into the weights where they are linear."""
-    weights, x = telling_weights(every_op), images(every_op)
+    weights, x = random_weights(every_op), random_input(every_op)
     plain = onnx.load_from_string(build(every_op, "onnx", weights).to_bytes()).graph
     factors = {t.name: onnx.numpy_helper.to_array(t) for t in plain.initializer if "survival" in t.name}
     muls = {node.name: node for node in plain.node if node.name.endswith(".survival")}
@@ -461,7 +380,7 @@ def test_survival_is_a_node_until_it_is_folded(every_op: Network) -> None:
     assert left == ["gated.0.gate_1.survival", "gated.1.gate_1.survival"]  # these branches end in a relu
     found = ran(folded, {"input": x})
     for output, reference in interpret(every_op, weights, x).items():
-        assert error(found[output], reference) < CLOSE
+        assert relative_rmse(found[output], reference) < FLOAT32_BOUND
 
 
 def test_survival_in_training_leaves_evaluation_alone(tmp_path: Path) -> None:
@@ -531,7 +450,7 @@ def test_features(tmp_path: Path) -> None:
     )
     spec = load(path, ["input=[3, 64, 64]"])
     plain, network = facts.network("resnet18", "input=[3, 64, 64]"), elaborate(spec)
-    x = images(network)
+    x = random_input(network)
     found = ran(build(network, "onnx").to_bytes(), {"input": x})
     expected = ran(build(plain, "onnx").to_bytes(), {"input": x})
     shapes = {name: value.shape[1:] for name, value in found.items()}
@@ -539,11 +458,14 @@ def test_features(tmp_path: Path) -> None:
         "logits": (1000,), "layer1": (64, 16, 16), "layer2": (128, 8, 8), "layer3": (256, 4, 4), "layer4": (512, 2, 2),
         "fc": (1000,),
     }  # fmt: skip
-    assert error(found["logits"], expected["logits"]) < CLOSE
+    assert relative_rmse(found["logits"], expected["logits"]) < FLOAT32_BOUND
     assert np.array_equal(found["fc"], found["logits"])
     pooled = found["layer4"].mean(axis=(2, 3), dtype=np.float64)
     weights = draw(network)
-    assert error(found["logits"], pooled @ weights["fc.weight"].T.astype(np.float64) + weights["fc.bias"]) < 10 * CLOSE
+    assert (
+        relative_rmse(found["logits"], pooled @ weights["fc.weight"].T.astype(np.float64) + weights["fc.bias"])
+        < 10 * FLOAT32_BOUND
+    )
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -671,7 +593,7 @@ def test_threshold() -> None:
 @pytest.mark.usefixtures("small_threshold")
 def test_external_data(every_op: Network, tmp_path: Path) -> None:
     """The pair is the same network as the one file, to the bit; each tensor stands on pages of its own."""
-    weights, x = telling_weights(every_op), images(every_op)
+    weights, x = random_weights(every_op), random_input(every_op)
     path = tmp_path / "model.onnx"
     artifact = build(every_op, "onnx", weights)
     data, main = artifact.write(path)
@@ -689,7 +611,7 @@ def test_external_data(every_op: Network, tmp_path: Path) -> None:
         assert np.array_equal(np.frombuffer(raw, "<f4").reshape(tensor.dims), weights[tensor.name])
     found = ran(path, {"input": x})
     expected = interpret(every_op, weights, x)
-    assert all(error(found[output], expected[output]) < CLOSE for output in expected)
+    assert all(relative_rmse(found[output], expected[output]) < FLOAT32_BOUND for output in expected)
     assert path.read_bytes() == model.SerializeToString(deterministic=True)
     with pytest.raises(OutputError, match="several files"):
         artifact.to_bytes()
@@ -703,14 +625,14 @@ def test_pair_moves_together(every_op: Network, tmp_path: Path) -> None:
     folder.mkdir()
     for path in before:
         shutil.move(path, folder / path.name)
-    assert ran(folder / "model.onnx", {"input": images(every_op)})
+    assert ran(folder / "model.onnx", {"input": random_input(every_op)})
 
 
 @pytest.mark.usefixtures("small_threshold")
 @pytest.mark.parametrize("failing", [0, 1])
 def test_pair_is_never_torn(every_op: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     """Whichever file cannot be put in its place, the model that stands there has its own weights: the old or the new ones."""
-    path, x = tmp_path / "model.onnx", images(every_op)
+    path, x = tmp_path / "model.onnx", random_input(every_op)
     build(every_op, "onnx", seed=0).write(path)
     old = ran(path, {"input": x})["logits"]
     new = ran(_in_one_file(every_op, 1), {"input": x})["logits"]
@@ -732,7 +654,7 @@ def test_pair_is_never_torn(every_op: Network, tmp_path: Path, monkeypatch: pyte
     assert np.array_equal(ran(path, {"input": x})["logits"], old)
     assert not [left.name for left in tmp_path.iterdir() if left.name.startswith(".")]
     written = build(every_op, "onnx", seed=1).write(path)
-    assert error(ran(path, {"input": x})["logits"], new) < CLOSE
+    assert relative_rmse(ran(path, {"input": x})["logits"], new) < FLOAT32_BOUND
     assert set(tmp_path.iterdir()) == set(written)  # the old weights are gone with the model that used them
 
 
@@ -785,12 +707,12 @@ def test_extract_and_build_again(name: str, passes: list[str], tmp_path: Path) -
     """The spec in the file, with the passes it tells of, builds the same bytes."""
     first, again, spec = tmp_path / "first.onnx", tmp_path / "again.onnx", tmp_path / "spec.yaml"
     settings = ["--set", "parameters.classes=10", "--set", "input=[3, 64, 64]"]
-    assert command("build", name, "--target", "onnx", "-o", first, *settings, *passes).exit_code == 0
-    told = command("extract", first, "-o", spec)
+    assert invoke("build", name, "--target", "onnx", "-o", first, *settings, *passes).exit_code == 0
+    told = invoke("extract", first, "-o", spec)
     assert told.exit_code == 0
     recorded = [word for word in told.stderr.split() if word.startswith("--")]
     assert recorded == passes
-    assert command("build", spec, "--target", "onnx", "-o", again, *recorded).exit_code == 0
+    assert invoke("build", spec, "--target", "onnx", "-o", again, *recorded).exit_code == 0
     assert again.read_bytes() == first.read_bytes()
 
 
@@ -826,9 +748,9 @@ def stored(values: Array, kind: str) -> Array:
 def test_weights_of_every_width(kind: str, tmp_path: Path) -> None:
     """Lesser floating-point formats are widened, exactly: every value of theirs is a float32."""
     network = facts.network("wrn_22_2_B313")
-    weights = telling_weights(network)
+    weights = random_weights(network)
     path, model = safetensors(tmp_path / "w.safetensors", weights, kind), tmp_path / "m.onnx"
-    done = command("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", model)
+    done = invoke("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", model)
     assert done.exit_code == 0, done.output
     found = initializers(model.read_bytes())
     wanted = {name for name in weights if not name.endswith("num_batches_tracked")}
@@ -843,7 +765,7 @@ def test_weights_of_safetensors_itself(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     network = facts.network("wrn_22_2_B313")
-    weights = {name: a for name, a in telling_weights(network).items() if not name.endswith("num_batches_tracked")}
+    weights = {name: a for name, a in random_weights(network).items() if not name.endswith("num_batches_tracked")}
     save_file(weights, tmp_path / "w.safetensors", {"format": "pt"})
     found = initializers(build(network, "onnx", tmp_path / "w.safetensors").to_bytes())
     assert all(np.array_equal(found[name], weights[name]) for name in weights)
@@ -851,13 +773,13 @@ def test_weights_of_safetensors_itself(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     """One table of everything that is wrong, exit code 1, and nothing is written."""
-    weights = telling_weights(facts.network("wrn_22_2_B313"))
+    weights = random_weights(facts.network("wrn_22_2_B313"))
     weights["group1.block0.conv0.weights"] = weights.pop("group1.block0.conv0.weight")
     weights["fc.weight"] = weights["fc.weight"][:7]
     del weights["bn.running_var"]
     weights["extra.scale"] = np.ones(3, np.float32)
     path, model = safetensors(tmp_path / "w.safetensors", weights), tmp_path / "m.onnx"
-    done = command("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", model)
+    done = invoke("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", model)
     assert done.exit_code == 1
     lines = [line.split() for line in done.stderr.splitlines()]
     for expected in (
@@ -874,8 +796,8 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_weights_too_wide(tmp_path: Path) -> None:
     """float64 would be rounded, and nothing is silently rounded."""
-    path = safetensors(tmp_path / "w.safetensors", telling_weights(facts.network("wrn_22_2_B313")), "F64")
-    done = command("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
+    path = safetensors(tmp_path / "w.safetensors", random_weights(facts.network("wrn_22_2_B313")), "F64")
+    done = invoke("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
     assert done.exit_code == 1
     assert "F64" in done.stderr
 
@@ -885,7 +807,7 @@ def test_weights_that_are_no_safetensors(content: bytes, tmp_path: Path) -> None
     """A wrong file is wrong usage; the message names it."""
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
-    done = command("build", "resnet18", "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
+    done = invoke("build", "resnet18", "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
     assert done.exit_code == 2
     assert str(path) in done.stderr.replace("\n", "")
 
@@ -893,7 +815,7 @@ def test_weights_that_are_no_safetensors(content: bytes, tmp_path: Path) -> None
 def test_weights_from_memory_must_fit() -> None:
     """The Python API refuses what the command line refuses, with all of it in one message."""
     network = facts.network("wrn_22_2_B313")
-    weights = telling_weights(network)
+    weights = random_weights(network)
     del weights["fc.bias"]
     with pytest.raises(CheckFailed, match=r"fc\.bias"):
         build(network, "onnx", weights)

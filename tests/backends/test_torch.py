@@ -1,6 +1,6 @@
 """PyTorch modules: the text of `--target source` executed, with the names and numbers of the libraries' own modules.
 
-Three oracles: torchvision, timm and the released code (see `peers` and `test_peers`) in evaluation and in training; our own
+Three oracles: torchvision, timm and the released code (see `peers` and `zoo_peers`) in evaluation and in training; our own
 ONNX file in ONNX Runtime; the interpreter of the tree. Networks that are large or slow are left to a longer run:
 
     RESCOMPILE_PARAMETERS=200e6 RESCOMPILE_MACS=20e9 pytest tests/backends/test_torch.py
@@ -26,17 +26,24 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
+from command_line import invoke
+from every_op import EVERY_OP
 from ort import ran
+from output_comparison import random_input, random_weights
 
 from rescompile.ir.interpreter import interpret
 
 torch = pytest.importorskip("torch", reason="the modules are torch's: pip install 'rescompile[torch]'")
 
 import peers  # before torchvision: it declares the operators whose library may not load
+
+for package in ("torchvision", "timm"):
+    pytest.importorskip(package, reason=f"a peer of many networks: pip install --no-deps {package}")
+
 from differential import rms
-from test_onnx import EVERY_OP, command, images, telling_weights
-from test_peers import AUTOMATIC, OTHER_ORDER, PEERS, SIZES, Peer
+from library_peers import Peer
 from torch import nn
+from zoo_peers import AUTOMATIC, OTHER_ORDER, PEERS, SIZES
 
 from rescompile import backend, build, elaborate, load
 from rescompile.analysis.cost import cost
@@ -312,7 +319,7 @@ def test_onnx(name: str) -> None:
     settings = small_settings(name)
     network = facts.network(name, *settings)
     module = peers.randomised(empty(factory(name, *settings)), (2, *network.input))
-    x = images(network)
+    x = random_input(network)
     with torch.no_grad():
         for key, parameter in module.named_parameters():
             if key.endswith("gate.bias"):
@@ -337,7 +344,7 @@ def every_op(tmp_path_factory: pytest.TempPathFactory) -> Network:
 
 def test_outputs_are_those_of_the_interpreter(every_op: Network) -> None:
     """Every output of the tree, by name, in float64 on both sides."""
-    weights, x = telling_weights(every_op), images(every_op, 3)
+    weights, x = random_weights(every_op), random_input(every_op, 3)
     module = build(every_op, "torch", weights).module.double()  # type: ignore[attr-defined]
     wanted = interpret(every_op, weights, x)
     with torch.no_grad():
@@ -366,7 +373,7 @@ def test_weights_are_drawn_as_for_every_target(name: str, every_op: Network) -> 
 
 def test_weights_of_a_mapping_are_copied(every_op: Network) -> None:
     """Training a module changes no array that it was given, and two modules of one mapping do not share."""
-    weights = telling_weights(every_op)
+    weights = random_weights(every_op)
     before = {name: value.copy() for name, value in weights.items()}
     first, second = (build(every_op, "torch", weights).module for _ in range(2))  # type: ignore[attr-defined]
     with torch.no_grad():
@@ -384,7 +391,7 @@ def test_the_module_is_its_text(every_op: Network) -> None:
     assert inspect.getsource(type(first)) in text
     # As it means in a file of its own: nothing that this package's files say at their top holds for it.
     assert inspect.get_annotations(type(first).forward)["x"] is torch.Tensor
-    x = torch.from_numpy(images(every_op))
+    x = torch.from_numpy(random_input(every_op))
     with torch.no_grad():
         wanted = first(x)
         for twin in (pickle.loads(pickle.dumps(first)), copy.deepcopy(first)):
@@ -525,7 +532,7 @@ with torch.no_grad():
 def test_the_program_needs_no_rescompile(written: tuple[Path, Path], every_op: Network, tmp_path: Path) -> None:
     """It is loaded by torch alone, takes batches unlike the one that it was exported with, and equals the module."""
     for batch in (1, 5):
-        np.save(tmp_path / f"x{batch}.npy", images(every_op, batch))
+        np.save(tmp_path / f"x{batch}.npy", random_input(every_op, batch))
     command = [sys.executable, "-c", LOADED, str(written[0]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -533,7 +540,7 @@ def test_the_program_needs_no_rescompile(written: tuple[Path, Path], every_op: N
     for batch in (1, 5):
         found = dict(np.load(tmp_path / f"y{batch}.npz"))
         with torch.no_grad():
-            wanted = module(torch.from_numpy(images(every_op, batch)))
+            wanted = module(torch.from_numpy(random_input(every_op, batch)))
         assert found.keys() == wanted.keys()
         for name, value in wanted.items():
             assert np.array_equal(found[name], value.numpy()), name
@@ -580,7 +587,7 @@ def test_extract_of_the_command(tmp_path: Path) -> None:
     """The spec of a program, and the options that build it again: what docs/pytorch.md promises of the command."""
     network, path = tiny(tmp_path), tmp_path / "net.PT2"
     build(network, "torch", fold_batchnorm=True, batch=3, seed=5).write(path)
-    done = command("extract", path, "-o", tmp_path / "again.yaml")
+    done = invoke("extract", path, "-o", tmp_path / "again.yaml")
     assert (done.exit_code, done.stderr) == (0, "built with --fold-batchnorm --batch=3 --seed=5\n"), done.output
     again = build(tmp_path / "again.yaml", "torch", fold_batchnorm=True, batch=3, seed=5).module  # type: ignore[attr-defined]
     x = torch.ones(3, *network.input)
@@ -588,7 +595,7 @@ def test_extract_of_the_command(tmp_path: Path) -> None:
         assert torch.equal(torch.export.load(path).module()(x), again(x))
     weights = dict(draw(network))
     build(network, "torch", weights).write(path)
-    assert command("extract", path).stderr == "built with --weights=FILE\n"
+    assert invoke("extract", path).stderr == "built with --weights=FILE\n"
 
 
 @pytest.mark.parametrize(
@@ -610,7 +617,7 @@ def test_a_record_that_somebody_edited(record: str, tmp_path: Path) -> None:
     """Refused, and not printed: it may hold anything."""
     with zipfile.ZipFile(tmp_path / "net.pt2", "w") as archive:
         archive.writestr("archive/extra/rescompile.json", record)
-    done = command("extract", tmp_path / "net.pt2")
+    done = invoke("extract", tmp_path / "net.pt2")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("error[E0801]: the record of the spec in ")
 

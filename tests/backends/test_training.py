@@ -27,7 +27,7 @@ from rescompile.ir.interpreter import interpret
 
 torch = pytest.importorskip("torch", reason="the modules are torch's: pip install 'rescompile[torch]'")
 
-from test_onnx import CLOSE, error, images, telling_weights
+from output_comparison import FLOAT32_BOUND, random_input, random_weights, relative_rmse
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # as everybody calls it
 
@@ -54,13 +54,13 @@ def network_of(folder: Path, **document: Any) -> Network:
 
 def module_of(network: Network, seed: int = 0) -> nn.Module:
     """The module in float64 and training mode, with telling weights."""
-    module: nn.Module = build(network, "torch", telling_weights(network, seed)).module  # type: ignore[attr-defined]
+    module: nn.Module = build(network, "torch", random_weights(network, seed)).module  # type: ignore[attr-defined]
     return module.double().train()
 
 
 def batch(network: Network, count: int = 4) -> Tensor:
     """Images in float64."""
-    return torch.from_numpy(images(network, count)).double()
+    return torch.from_numpy(random_input(network, count)).double()
 
 
 def close(found: Tensor, wanted: Tensor) -> bool:
@@ -240,7 +240,7 @@ def test_folded_evaluation(unit: str, rescale: str, tmp_path: Path) -> None:
     """With norms folded into convolutions, and p_l with them where that is exact: the same numbers, fewer modules."""
     survival = {"schedule": "linear", "last": LAST, "unit": unit, "rescale": rescale}
     network = residual_net(tmp_path, survival=survival)
-    weights, x = telling_weights(network), images(network)
+    weights, x = random_weights(network), random_input(network)
     folded = build(network, "torch", weights, fold_batchnorm=True).module  # type: ignore[attr-defined]
     assert not [part for part in folded.modules() if isinstance(part, nn.BatchNorm2d)]
     with torch.no_grad():
@@ -248,7 +248,7 @@ def test_folded_evaluation(unit: str, rescale: str, tmp_path: Path) -> None:
         wanted = reference(
             module_of(network).eval(), batch(network, 2), "projection", linear(4) if rescale == "test" else [1.0] * 4
         )
-    assert error(found, wanted.numpy()) < CLOSE
+    assert relative_rmse(found, wanted.numpy()) < FLOAT32_BOUND
 
 
 @every_mode
@@ -628,7 +628,7 @@ def test_features(name: str, tmp_path: Path) -> None:
     """The map of each part by its name, as the interpreter of the tree has it: in torch, in training too, and in ONNX."""
     network = network_of(tmp_path, input=[3, 8, 8], **BACKBONES[name])
     wanted_names = ["logits", *BACKBONES[name]["features"]]
-    weights, x = telling_weights(network), images(network, 3)
+    weights, x = random_weights(network), random_input(network, 3)
     wanted = interpret(network, weights, x)
     module = module_of(network)
     modules, maps = dict(module.named_modules()), dict[str, list[Tensor]]()
@@ -640,14 +640,14 @@ def test_features(name: str, tmp_path: Path) -> None:
         training = module.train()(torch.from_numpy(x).double())
     assert sorted(found) == sorted(training) == sorted(wanted_names) == sorted(wanted)
     for part in wanted_names:
-        assert error(found[part].numpy(), wanted[part]) < 1e-12, part
+        assert relative_rmse(found[part].numpy(), wanted[part]) < 1e-12, part
     assert len(maps) >= 4
     assert all(
         torch.equal(found[part], made[0]) and torch.equal(training[part], made[1]) for part, made in maps.items()
     )
     runtime = ran(build(network, "onnx", weights).to_bytes(), {"input": x})
     assert runtime.keys() == wanted.keys()
-    assert all(error(runtime[part], wanted[part]) < CLOSE for part in wanted_names)
+    assert all(relative_rmse(runtime[part], wanted[part]) < FLOAT32_BOUND for part in wanted_names)
 
 
 # --- checkpoint -------------------------------------------------------------------------------------------------------
@@ -697,7 +697,7 @@ def test_checkpoint_keeps_less(tmp_path: Path) -> None:
             return result
 
         with mock.patch.object(home, "checkpoint", held, create=True), saved.watch():
-            module(torch.from_numpy(images(network, 2)))
+            module(torch.from_numpy(random_input(network, 2)))
         kept.append(saved.bytes(module))
         assert any(len(tensor.shape) == 4 for tensor in saved.tensors)
     assert kept[1] <= 0.6 * kept[0]

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 import pytest
 import typer
+from command_line import invoke, run_after, run_on_terminal, screen
 from generator import generate
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
@@ -64,11 +65,6 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHON
 # --- running the program ----------------------------------------------------------------------------------------------
 
 
-def invoke(*arguments: str | Path) -> Result:
-    """Run a command in this process; any exception other than SystemExit fails the test."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-
-
 def program(
     *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -79,55 +75,6 @@ def program(
         env={**ENVIRONMENT, **(env or {})},
         **{"capture_output": True, "text": True, "timeout": 120} | options,
     )
-
-
-def program_after(code: str, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process that first executes `code`, for example to hide a package."""
-    start = f"import sys\n{code}\nsys.argv[0] = 'rescompile'\nfrom rescompile.cli import main\nmain()"
-    line = [sys.executable, "-c", start, *map(str, arguments)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
-def on_terminal(line: Sequence[str | Path], **env: str) -> tuple[int, str]:
-    """Return the exit code and the output of a process whose standard streams are a terminal."""
-    pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
-    ours, theirs = pty.openpty()
-    environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "TERM")}
-    process = subprocess.Popen(
-        [str(word) for word in line], stdin=theirs, stdout=theirs, stderr=theirs,
-        env={**environment, "TERM": "xterm", **env},
-    )  # fmt: skip
-    os.close(theirs)
-    said = b""
-    while True:
-        try:
-            piece = os.read(ours, 1 << 16)
-        except OSError:  # Linux signals in this way that the other end is closed
-            break
-        if not piece:
-            break
-        said += piece
-    os.close(ours)
-    return process.wait(timeout=60), said.decode()
-
-
-def screen(said: str) -> list[str]:
-    """Return the lines that a terminal shows after this output of a progress bar: text, CR, LF, "up" and "erase"."""
-    lines, row, column = [""], 0, 0
-    for code, text in re.findall(r"(\x1b\[[\d;?]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", said):
-        if text:
-            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
-            column += len(text)
-        elif code == "\r":
-            column = 0
-        elif code == "\n":
-            row += 1
-            lines += [""] * (row == len(lines))
-        elif code.endswith("A"):
-            row -= int(code[2:-1] or 1)
-        elif code == "\x1b[2K":
-            lines[row] = ""
-    return lines
 
 
 def write_spec(path: Path, **changes: Any) -> Path:
@@ -360,7 +307,7 @@ def test_an_unknown_target_exits_with_4() -> None:
 def test_without_onnxruntime_run_exits_with_4(tmp_path: Path) -> None:
     """Without ONNX Runtime, `run` prints a short message with the command that installs it."""
     model = build_tiny(tmp_path)
-    result = program_after("sys.modules['onnxruntime'] = None", "run", model)
+    result = run_after("sys.modules['onnxruntime'] = None", "run", model)
     assert (result.returncode, result.stdout) == (4, "")
     assert "pip install 'rescompile[run]'" in result.stderr
     assert len(result.stderr.splitlines()) <= 2
@@ -852,7 +799,7 @@ def test_no_escape_codes_off_a_terminal() -> None:
 )
 def test_colours_on_a_terminal_only(env: dict[str, str], coloured: bool) -> None:
     """Colours are used on a terminal only, and a NO_COLOR that is not empty disables them (no-color.org)."""
-    code, said = on_terminal([PROGRAM, "show", "no_such_network"], **env)
+    code, said = run_on_terminal([PROGRAM, "show", "no_such_network"], **env)
     assert code == 2
     assert re.sub(r"\x1b\[[\d;]*m", "", said).startswith("error[E0801]: unknown network 'no_such_network'")
     assert (ESCAPE in said) is coloured
@@ -864,14 +811,14 @@ def test_a_progress_bar_once_writing_takes_a_second(here: Path) -> None:
     start = "import sys, time; from rescompile.cli import main; {}; sys.argv[0] = 'rescompile'; main()"
     hurry = "clock = time.monotonic; time.monotonic = lambda: 1000 * clock()"
     arguments = ["build", "resnet18", "-t", "onnx", "-o", str(here / "x.onnx")]
-    code, said = on_terminal([sys.executable, "-c", start.format(hurry), *arguments])
+    code, said = run_on_terminal([sys.executable, "-c", start.format(hurry), *arguments])
     assert code == 0
     assert re.search(r"\d+%", said)
     assert "%" not in "".join(screen(said)), "the bar is wiped when it is done"
-    code, said = on_terminal([sys.executable, "-c", start.format("time.monotonic = lambda: 0.0"), *arguments])
+    code, said = run_on_terminal([sys.executable, "-c", start.format("time.monotonic = lambda: 0.0"), *arguments])
     assert code == 0
     assert "%" not in said
-    piped = program_after(f"import time; {hurry}", *arguments)
+    piped = run_after(f"import time; {hurry}", *arguments)
     assert piped.returncode == 0
     assert "%" not in piped.stderr
 
@@ -1304,7 +1251,7 @@ def test_a_command_loads_only_what_it_uses(arguments: list[str], unwanted: list[
         "    open('loaded', 'w').write(' '.join({name.partition('.')[0] for name in sys.modules}))\n"
         "atexit.register(report)"
     )
-    result = program_after(report, *arguments, cwd=tmp_path)
+    result = run_after(report, *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     loaded = set((tmp_path / "loaded").read_text().split())
     assert {"rescompile", "typer"} <= loaded

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from command_line import screen
 from safetensors.numpy import save_file
-from test_cli import screen
 
 import rescompile
 from rescompile.cli import app, progress, reporting

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_docs import DOCS, environment, prepared
+from doc_pages import DOCS, environment, prepare_folder
 
 PAGE = DOCS / "add-a-backend.md"
 
@@ -30,7 +30,7 @@ print(json.dumps([len(zoo()), refused]))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the projects of the page are installed."""
-    return prepared(PAGE, tmp_path_factory.mktemp("add-a-backend"))
+    return prepare_folder(PAGE, tmp_path_factory.mktemp("add-a-backend"))
 
 
 def python(folder: Path, *arguments: str, **variables: str) -> str:

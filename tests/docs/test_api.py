@@ -14,6 +14,8 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
@@ -481,6 +483,21 @@ def test_no_import_circle(monkeypatch: pytest.MonkeyPatch) -> None:
         sorter.prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_tests_share_code_through_support_modules() -> None:
+    """No module of the tests imports a test module, and no two modules on the path of pytest have the same name."""
+    found = []
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [f"{path.relative_to(ROOT)}:{node.lineno}: {name}" for name in names if name.startswith("test_")]
+    assert found == []
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]["ini_options"]
+    modules = Counter(path.stem for folder in settings["pythonpath"] for path in (ROOT / folder).iterdir())
+    modules.pop("__pycache__", None)
+    assert [name for name, count in modules.items() if count > 1] == []
 
 
 # --- verification of third-party backends -----------------------------------------------------------------------------

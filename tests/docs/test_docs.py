@@ -18,21 +18,18 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 
 import jsonschema
 import pytest
+from doc_pages import DOCS, FENCE, ROOT, Fence, environment, fences, prepare_folder
 from pydantic import TypeAdapter
 
 from rescompile import elaboration
@@ -49,8 +46,6 @@ from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.spec import Dimension, Spec
 from rescompile.lang.yaml_reader import plain, read
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 #: errors.md is generated from the codes and has its own test.
 PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "errors.md")
 #: The most characters in a line of prose.
@@ -58,36 +53,7 @@ LONGEST = 140
 LANGUAGE = (DOCS / "language.md").read_text("utf-8")
 
 
-@dataclass(frozen=True)
-class Fence:
-    """One fenced block of a page."""
-
-    page: Path
-    line: int
-    language: str
-    marks: dict[str, str]
-    text: str
-
-    @property
-    def id(self) -> str:
-        """The ID in pytest, such as `language.md:120`."""
-        return f"{self.page.name}:{self.line}"
-
-
-_FENCE = re.compile(r"^```(\w+)(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
-_MARK = re.compile(r"(fragment|wrong|file):\s*(\S+)")
 _VARIABLE = re.compile(r"[A-Z_]+=")
-
-
-def fences(page: Path) -> Iterator[Fence]:
-    """Yield the fenced blocks of a page in order."""
-    text = page.read_text("utf-8")
-    for match in _FENCE.finditer(text):
-        line = text[: match.start()].count("\n") + 1
-        assert not _MARK.sub("", match[2]).strip(), f"{page.name}:{line}: unknown mark in ```{match[1]}{match[2]}"
-        yield Fence(page, line, match[1], dict(_MARK.findall(match[2])), match[3])
-
-
 ALL = [fence for page in PAGES for fence in fences(page)]
 YAML = [fence for fence in ALL if fence.language == "yaml"]
 CONSOLE = [fence for fence in ALL if fence.language == "console"]
@@ -147,45 +113,6 @@ def strip_comments(text: str) -> str:
     return re.sub(r"#.*", "", text)
 
 
-def prepared(page: Path, folder: Path) -> Path:
-    """Fill the folder of a page: the files that it shows, the projects among them installed, and the zoo's specs."""
-    (folder / "specs").symlink_to(ROOT / "specs")
-    for fence in fences(page):
-        if "file" in fence.marks:
-            path = folder / fence.marks["file"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(fence.text, "utf-8")
-    install(folder)
-    return folder
-
-
-def install(folder: Path) -> None:
-    """Install the projects that the page shows as `pip install` would: their modules, packages and entry points."""
-    for project in folder.rglob("pyproject.toml"):
-        settings = tomllib.loads(project.read_text("utf-8"))
-        facts, found = settings["project"], settings["tool"]["setuptools"]
-        info = folder / "site" / f"{facts['name'].replace('-', '_')}-{facts['version']}.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {facts['name']}\nVersion: {facts['version']}\n")
-        groups = facts["entry-points"].items()
-        lines = [
-            line for group, points in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))
-        ]
-        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-        for module in found.get("py-modules", ()):
-            shutil.copy(project.with_name(f"{module}.py"), folder / "site")
-        for package in found.get("packages", ()):
-            shutil.copytree(project.with_name(package), folder / "site" / package)
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a command: this checkout's rescompile, and the packages that the page installs."""
-    left_out = ("FORCE_COLOR", "PYTHON")  # tinygrad reads PYTHON as a number
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST") and key not in left_out}
-    path = [str(ROOT), str(folder / "site"), *filter(None, [kept.get("PYTHONPATH")])]
-    return kept | {"PYTHONPATH": os.pathsep.join(path), "NO_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
-
-
 # --- YAML -------------------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +128,7 @@ def diagnostics(path: Path) -> Sequence[Diagnostic]:
 @pytest.mark.parametrize("fence", YAML, ids=lambda fence: fence.id)
 def test_yaml(fence: Fence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each YAML example elaborates, or is refused with the code that the page states."""
-    monkeypatch.chdir(prepared(fence.page, tmp_path))
+    monkeypatch.chdir(prepare_folder(fence.page, tmp_path))
     path = Path(fence.marks.get("file", "example.yaml"))
     path.write_text(wrapped(fence), "utf-8")
     wrong = fence.marks.get("wrong")
@@ -249,7 +176,7 @@ def matches(shown: list[str], printed: list[str]) -> bool:
 @pytest.mark.slow_for(*SLOW)
 def test_console(page: Path, tmp_path: Path) -> None:
     """The commands of a page, one after the other, print what it shows, and fail only where it shows an error."""
-    folder = prepared(page, tmp_path)
+    folder = prepare_folder(page, tmp_path)
     for fence in (fence for fence in CONSOLE if fence.page == page):
         for command, shown in sessions(fence.text):
             printed, failed = run(command, folder)
@@ -263,7 +190,7 @@ def run(command: str, folder: Path) -> tuple[str, bool]:
     words = shlex.split(command)
     variables = dict(word.split("=", 1) for word in takewhile(_VARIABLE.match, words))
     words = words[len(variables) :]
-    if words[:2] == ["pip", "install"]:  # done by `install`, since tests use no network
+    if words[:2] == ["pip", "install"]:  # done by `prepare_folder`, since tests use no network
         return "", not (folder / "site").is_dir()
     if words[0] == "cmp":
         return "", (folder / words[1]).read_bytes() != (folder / words[2]).read_bytes()
@@ -297,7 +224,7 @@ def test_python(page: Path, tmp_path: Path) -> None:
     assert any(isinstance(node, ast.Assert) for part in parts for node in ast.walk(ast.parse(part.text))), (
         "a program that checks nothing cannot fail"
     )
-    folder = prepared(page, tmp_path)
+    folder = prepare_folder(page, tmp_path)
     (folder / "example.py").write_text("\n".join(part.text for part in parts), "utf-8")
     done = subprocess.run(
         [sys.executable, "example.py"], cwd=folder, env=environment(folder), capture_output=True, text=True,
@@ -325,7 +252,7 @@ def prose(page: Path) -> Iterator[str]:
     if page.suffix == ".yaml":
         yield from "".join(re.findall(r"^  why: >-\n((?:    .*\n)+)", text, re.MULTILINE)).splitlines()
     elif not text.startswith("<!-- Generated"):
-        yield from (line for line in _FENCE.sub("", text).splitlines() if not line.lstrip().startswith("|"))
+        yield from (line for line in FENCE.sub("", text).splitlines() if not line.lstrip().startswith("|"))
 
 
 @pytest.mark.parametrize("page", [*PAGES, DOCS / "errors.yaml"], ids=lambda page: page.name)

@@ -7,7 +7,7 @@ import re
 
 import facts
 import pytest
-from test_docs import DOCS, fences
+from doc_pages import DOCS, fences
 
 import rescompile
 

@@ -1,4 +1,4 @@
-"""Small networks, checkpoints for them, and the weights commands."""
+"""Small specs and checkpoints in the current folder, and the `weights` commands."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import invoke
+from typer.testing import Result
 
-from rescompile.cli import app
 from rescompile.elaboration import elaborate
 from rescompile.ir.network import Network
 from rescompile.lang.load import load
@@ -21,11 +21,6 @@ LAST = ["global_avgpool", "flatten", {"fc": {"linear": "classes"}}]
 CONV = {"conv": {"channels": 4, "kernel": 3}}
 
 
-def invoke(*arguments: str | Path) -> Result:
-    """Run a command in this process; any exception but SystemExit fails the test."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-
-
 def weights(*arguments: str | Path, code: int = 0) -> Result:
     """Run one of the weights commands and check its exit code."""
     result = invoke("weights", *arguments)
@@ -34,19 +29,19 @@ def weights(*arguments: str | Path, code: int = 0) -> Result:
 
 
 def spec(name: str = "tiny", **changes: Any) -> str:
-    """Write a small spec to a file; JSON is YAML."""
+    """Write a small spec to a file and return its path; JSON is valid YAML."""
     text = json.dumps({**HEAD, "network": [{"conv1": CONV}, *LAST], **changes, "name": name})
     Path(f"{name}.yaml").write_text(text, "utf-8")
     return f"./{name}.yaml"
 
 
 def tiny(path: str) -> Network:
-    """The network of a spec."""
+    """Return the network of a spec."""
     return elaborate(load(path))
 
 
 def drawn(path: str, seed: int = 0) -> dict[str, Array]:
-    """All arrays of a network."""
+    """Return freshly initialised weights of a network."""
     return dict(draw(tiny(path), seed))
 
 
@@ -58,7 +53,7 @@ def same(found: dict[str, Array], wanted: dict[str, Array]) -> bool:
 
 
 def saved(held: Any, path: str = "x.pth", **options: Any) -> str:
-    """A file that torch wrote; arrays become its tensors."""
+    """Save a checkpoint with torch and return its path; arrays become tensors."""
     torch = pytest.importorskip("torch", reason="it writes the checkpoints: pip install torch")
 
     def tensors(value: Any) -> Any:

@@ -1,5 +1,6 @@
-"""Mistakes in what `mutants.py` and `source_mutants.py` leave alone: the interpreter itself, costs, expressions, scopes and copies,
-canonical texts, `extends`, records of files, forms. Random specs against a second reading see them; see `tests/trust/`."""
+"""Bugs planted into the core: the interpreter, costs, expressions, scopes and copies, canonical texts, `extends`,
+records of files, forms. The other mutant modules cover backends and source; `tests/trust/` detects these bugs by a
+second reading of random specs."""
 
 from __future__ import annotations
 
@@ -32,12 +33,12 @@ metadata: Any = import_module("rescompile.backends.onnx.metadata")
 artifact: Any = import_module("rescompile.backends.onnx.artifact")
 Patch = pytest.MonkeyPatch
 
-#: The mistakes by their names.
+#: The bugs by name.
 OF_THE_CORE: dict[str, Callable[[Patch], None]] = {}
 
 
 def attribute(name: str, kind: Any, change: Callable[[Any], Any]) -> None:
-    """The interpreter computes another op than the tree says."""
+    """Plant a bug in the interpreter: an op with changed attributes."""
 
     def plant(patch: Patch) -> None:
         right = op_evaluation.OPS[kind]
@@ -60,7 +61,7 @@ attribute("interpreter_resizes_by_neighbours", Upsample, lambda op: replace(op, 
 
 
 def merge(name: str, word: str, change: Callable[[Any], Any]) -> None:
-    """The interpreter merges otherwise."""
+    """Plant a bug in the interpreter: a merge of changed values."""
 
     def plant(patch: Patch) -> None:
         right = op_evaluation.MERGES[word]
@@ -129,7 +130,7 @@ def training_heads_count_in_evaluation(patch: Patch) -> None:
 
 
 def arithmetic(name: str, table: str, sign: str, wrong: Callable[[Any, Any], Any]) -> None:
-    """A sign that means something else."""
+    """Plant another function for an operator of expressions."""
     OF_THE_CORE[name] = lambda patch: patch.setitem(getattr(expressions, table), sign, wrong)
 
 
@@ -142,7 +143,7 @@ arithmetic("remainder_is_division", "_ARITHMETIC", "%", lambda a, b: a // b)
 
 @planted(OF_THE_CORE)
 def condition_of_a_block_is_that_of_the_first_copy(patch: Patch) -> None:
-    """A fault that there was."""
+    """This bug once existed."""
     blocks: Any = import_module("rescompile.elaboration.blocks")
     right = blocks._differs_among_copies
     patch.setattr(blocks, "_differs_among_copies", lambda value: right(value[1:] if len(value) == 3 else value))
@@ -160,7 +161,7 @@ def copies_count_from_one(patch: Patch) -> None:
 
 @planted(OF_THE_CORE)
 def lets_come_too_late(patch: Patch) -> None:
-    """In the body, a let reads the channels that reach its step."""
+    """A let is evaluated in the body, with the channels of the step that uses it."""
     right = Evaluator.evaluate
 
     def wrong(self: Any, raw: Any, site: Any, words: Any = ()) -> Any:
@@ -294,7 +295,7 @@ def heads_of_training_are_always_computed(patch: Patch) -> None:
 
 
 def left_out(name: str, key: str) -> None:
-    """A key that the canonical text loses."""
+    """Plant a bug in the canonical text: it omits a key."""
     OF_THE_CORE[name] = lambda patch: patch.setattr(canonical, "LEFT_OUT", (*canonical.LEFT_OUT, key))
 
 

@@ -1,8 +1,8 @@
-"""The ONNX file of a network in ONNX Runtime against the interpreter in float64, under weights that leave no mistake unseen.
+"""Comparison of the ONNX file of a network in ONNX Runtime with the interpreter in float64, with random weights.
 
-Scales and running statistics are nobody's default, scales have random signs, and the statistics fit the activations, so that none
-overflows or vanishes. An output passes if its relative RMSE against float64 is at most three times that of the interpreter itself
-in float32, with a floor of 2e-7.
+Scales and running statistics differ from all defaults, scales have random signs, and the statistics match the
+activations, so that none overflows or vanishes. An output passes if its relative RMSE against float64 is at most three
+times that of the interpreter in float32, but at least 2e-7.
 """
 
 from __future__ import annotations
@@ -31,28 +31,29 @@ Array = NDArray[Any]
 SAMPLE = 60
 FLOOR = 2e-7
 INPUTS = 16
+OPSETS = range(13, 27)
 BATCHES = (3, 1)
 
 
 def seeds() -> list[int]:
-    """The seeds to run: so many, or those listed with commas."""
+    """Return the seeds to run: the first RESCOMPILE_RANDOM, or those that it lists with commas."""
     asked = os.environ.get("RESCOMPILE_RANDOM", str(SAMPLE))
     return [int(seed) for seed in asked.split(",") if seed] if "," in asked else list(range(int(asked)))
 
 
 class Wrong(AssertionError):
-    """A compiled file that is not what it should be; `how` it shows: `build`, `file`, `shapes`, `run` or `numbers`."""
+    """An error in a compiled file; `how` is the stage that found it: `build`, `file`, `shapes`, `run` or `numbers`."""
 
     def __init__(self, how: str, message: str) -> None:
         super().__init__(message)
         self.how = how
 
 
-# --- weights and what they give ---------------------------------------------------------------------------------------
+# --- weights and expected outputs -------------------------------------------------------------------------------------
 
 
 def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
-    """Float32 weights for every tensor; the statistics of each norm are near those of what reaches it for `x`."""
+    """Return float32 weights for every tensor; the statistics of each norm are near those of its input for `x`."""
     rng = np.random.default_rng([seed, 1])
     weights: dict[str, Array] = {}
     for path, node in walk(network.root):
@@ -71,7 +72,7 @@ def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
                 weights[name] = 0.5 * rng.standard_normal(shape)
 
     def calibrated(op: Norm, values: Array, own: Mapping[str, Array]) -> Array:
-        if op.kind != "batch":  # which has no statistics
+        if op.kind != "batch":  # other norms have no statistics
             return norm(op, values, own)
         axes = (0, *range(2, values.ndim))
         mean, spread = values.mean(axes), values.std(axes)
@@ -86,13 +87,13 @@ def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
 
 
 def rms(values: Array) -> float:
-    """The root of the mean square, in float64."""
+    """Return the root mean square, in float64."""
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 @dataclass(frozen=True)
 class Case:
-    """A spec with weights and inputs, and what it should give: exactly, and as rounding to float32 leaves it."""
+    """A network with weights and inputs, and its expected outputs: exact, and with the rounding of float32."""
 
     network: Network
     weights: dict[str, Array]
@@ -101,9 +102,10 @@ class Case:
     rounded: tuple[dict[str, Array], ...]
 
     def allowed(self, name: str) -> float:
-        """How far an output may be off, relative to its RMS: three times the worst that rounding does to any input.
+        """Return the largest allowed error of an output, relative to its RMS: three times the worst rounding error of
+        any input.
 
-        A few numbers are sometimes rounded to no error at all by luck, so one evaluation of one input proves little.
+        A few numbers are sometimes exact by chance, so one evaluation of one input is not enough.
         """
         errors = [
             rms(value - wanted)
@@ -113,19 +115,19 @@ class Case:
         return max(3 * max(errors) / self.scale(name), FLOOR)
 
     def scale(self, name: str) -> float:
-        """The RMS of an output; 1 for one that is zero everywhere, behind dead activations."""
+        """Return the RMS of an output, or 1 if it is zero everywhere, after dead activations."""
         return rms(self.wanted[name]) or 1.0
 
 
 def prepared(path: Path, seed: int) -> Case:
-    """The spec of a file by the interpreter alone: nothing is compiled yet."""
+    """Return the case of a spec file; only the interpreter runs, and nothing is compiled."""
     network = rescompile.elaborate(rescompile.load(path))
     rng = np.random.default_rng([seed, 2])
     x = rng.standard_normal((INPUTS, *network.input)).astype(np.float32)
     weights = random_weights(network, x, seed)
 
     def moved(value: Array) -> Array:
-        """Every number by at most half a unit of its last place, which float32 cannot tell from itself."""
+        """Perturb every number by at most half a unit in the last place of float32."""
         return value * (1 + rng.uniform(-(2.0**-24), 2.0**-24, value.shape))
 
     plain = interpret(network, weights, x, "fp32")
@@ -137,7 +139,7 @@ def prepared(path: Path, seed: int) -> Case:
 
 
 def compare(case: Case, **options: Any) -> None:
-    """Compile the case, check the file and the shapes that ONNX infers, run it. Raises Wrong."""
+    """Compile the case, check the file and the shapes that ONNX infers, and run it. Raises Wrong."""
     try:
         artifact = rescompile.build(case.network, "onnx", case.weights, **options)
         data = artifact.to_bytes()
@@ -158,7 +160,7 @@ def compare(case: Case, **options: Any) -> None:
 
 
 def check_file(data: bytes, network: Network) -> None:
-    """The file is valid by the book, and ONNX infers our shape for every value. Raises Wrong."""
+    """Check that the ONNX file is valid, and that ONNX infers our shape for every value. Raises Wrong."""
     try:
         model = onnx.load_from_string(data)
         onnx.checker.check_model(model, full_check=True)
@@ -182,7 +184,7 @@ def check_file(data: bytes, network: Network) -> None:
 
 
 def run(data: bytes, x: Array) -> dict[str, Array]:
-    """The outputs of a model in ONNX Runtime on the CPU. Raises Wrong."""
+    """Return the outputs of a model in ONNX Runtime on the CPU. Raises Wrong."""
     runtime = pytest.importorskip("onnxruntime")
     settings = runtime.SessionOptions()
     settings.intra_op_num_threads = 1

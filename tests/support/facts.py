@@ -1,7 +1,7 @@
-"""The facts that every spec is held to: figures from independent reference implementations.
+"""The expected figures of every spec, from independent reference implementations.
 
-`facts/architectures.yaml` is a copy, so that the tests need nothing outside the checkout; `facts/wider.yaml` has the networks
-that came later, counted on their peers by `facts/make_wider.py`. Both are read once.
+`facts/architectures.yaml` is a copy, so that the tests need nothing outside the checkout. `facts/wider.yaml` contains
+the networks that were added later, counted on their peers by `facts/make_wider.py`. Both are read once.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ UNCOUNTED = {
 
 
 def counted(name: str, tensor: str) -> str:
-    """What a tensor of a network is called in the one that has its figures: there a unit has two layers, here one."""
+    """Return the name of a tensor in the network whose figures are used: there a unit has two layers, here one."""
     if name != "he2016_1layer_skip_110":
         return tensor
     return re.sub(r"\.(\d+)\.(conv|bn)1\.", lambda at: f".{int(at[1]) // 2}.{at[2]}{int(at[1]) % 2 + 1}.", tensor)
 
 
 def figures(name: str) -> dict[str, Any]:
-    """The row of a spec, with the figures of another network of its shapes where it has none of its own."""
+    """Return the facts of a spec, with the figures of another network of the same shapes if it has none of its own."""
     row = rows()[name]
     if name not in UNCOUNTED:
         return row
@@ -64,57 +64,58 @@ def figures(name: str) -> dict[str, Any]:
 
 
 def size(name: str) -> tuple[int, int, int]:
-    """How many parameters, multiply-adds and tensors a network has, without elaborating it: for choosing what to run."""
+    """Return the numbers of parameters, MACs and tensors of a network, without elaborating it."""
     row = figures(name)
     return int(row["params"]["computed"]), int(row["macs"]["computed"]), int(row["state_dict"]["tensors"])
 
 
 @cache
 def zoo() -> tuple[str, ...]:
-    """The names of the zoo's networks."""
+    """Return the names of the zoo's networks."""
     return tuple(library.zoo())
 
 
 @cache
 def network(name: str, *settings: str) -> Network:
-    """A network of the zoo, changed as by `--set`; made once, since networks do not change."""
+    """Return a network of the zoo with settings as in `--set`; it is elaborated once, since networks are immutable."""
     return elaborate(load(name, settings))
 
 
 def shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of a network's `state_dict`, in its order."""
+    """Return the names and shapes of a network's `state_dict`, in its order."""
     return {name: parameter.shape for name, parameter in parameters(network)}
 
 
 def blocks(network: Network) -> set[str]:
-    """The blocks that a network's canonical text defines."""
+    """Return the blocks that a network's canonical text defines."""
     return set(yaml.load(network.text, LOADER).get("blocks", {}))
 
 
 def idle_macs(network: Network) -> int:
-    """What the side branches that nobody computes would cost: the DRNs' released code runs its unused projection, and the
-    rows count what that code runs (facts, section 12)."""
+    """Return the MACs of the side branches that are never computed: the released code of the DRNs runs an unused
+    projection, and the facts count it (facts, section 12)."""
     sides = [node for _, node in walk(network.root) if isinstance(node, Side) and node.mode == "never"]
     ops = [node for side in sides for _, node in walk(side.child) if isinstance(node, Op)]
     return sum(op.kind.macs(op.input) for op in ops)
 
 
 def digest(tensors: Iterable[tuple[str, Iterable[int]]]) -> str:
-    """The digest of names and shapes as the facts define it: SHA-256 of sorted `key:[shape]` lines, 16 hex digits."""
+    """Return the digest of names and shapes as the facts define it: SHA-256 of sorted `key:[shape]` lines, 16 hex
+    digits."""
     lines = sorted(f"{name}:{list(shape)}" for name, shape in tensors)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as somebody printed it: `digit` is one unit of its last digit, 0 where every digit is there."""
+    """A figure as printed in a source; `digit` is one unit of its last digit, or 0 if the figure is exact."""
 
     text: str
     value: float
     digit: float
 
     def agrees(self, other: Figure) -> bool:
-        """Whether both can mean one number: no further apart than a unit of the coarser one's last digit."""
+        """Return whether two figures can be the same number: they differ by at most one unit of the coarser last digit."""
         return abs(self.value - other.value) <= max(self.digit, other.digit) * (1 + 1e-9)
 
 
@@ -123,7 +124,8 @@ _FIGURE = re.compile(r"~?(\d[\d,]*)(?:\.(\d+))?(" + "|".join(re.escape(unit) for
 
 
 def figure(given: int | str) -> Figure:
-    """A figure of the facts or of a spec's `expect`: `25.6M`, `3.8e9`, `41,609,928`, `18.7 Bn Ops (2x MACs)`, 25557032."""
+    """Parse a figure of the facts or of a spec's `expect`: `25.6M`, `3.8e9`, `41,609,928`, `18.7 Bn Ops (2x MACs)`,
+    25557032."""
     match = _FIGURE.fullmatch(str(given))
     assert match is not None, f"a figure of no known form: {given}"
     whole, fraction, unit = match[1].replace(",", ""), match[2] or "", _UNITS[match[3]]
@@ -131,7 +133,7 @@ def figure(given: int | str) -> Figure:
 
 
 def published(row: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
-    """Every figure that a row quotes, as `parameters` or `macs`; the few in words of their own are left out."""
+    """Yield every figure that a row quotes, as `parameters` or `macs`, except those in free text."""
     for ours, theirs in (("parameters", "params"), ("macs", "macs")):
         for quoted in row[theirs]["published"]:
             if _FIGURE.fullmatch(quoted["text"]):

@@ -1,4 +1,4 @@
-"""Faults at the n-th call of the operating system: an error, an interruption or the end of the process."""
+"""Fault injection at the n-th system call: an error, an interrupt or the end of the process."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from unittest import mock
 from rescompile.diagnostics.errors import OutputError
 from rescompile.files import temporary_file
 
-#: What may happen at a call. An error or an interruption is raised instead of the call; a process that is killed does nothing
-#: more. `make faults` does the same to real processes.
+#: The faults. An error or an interrupt replaces the call; a killed process makes no further calls. `make faults` injects the
+#: same faults into real processes.
 FAULTS = ("EIO", "ENOSPC", "EACCES", "EMFILE", "EROFS", "Ctrl-C", "kill -9")
-#: The calls by which files are written, beside those that take and free a handle.
+#: The calls that write files, except those that open and close file descriptors.
 _CALLS = ("fstat", "stat", "lstat", "listdir", "access", "replace", "unlink")
 _OPEN, _DUP, _CLOSE, _WRITE = os.open, os.dup, os.close, os.write
 
 
 class Killed(BaseException):
-    """The end of a process by kill -9."""
+    """The end of a process by SIGKILL."""
 
 
 class _Faults:
-    """Counts calls; `fault` happens at number `point`. `handles` are the open ones."""
+    """A counter of system calls that injects `fault` at number `point`; `handles` are the open file descriptors."""
 
     def __init__(self, fault: str, point: int) -> None:
         self.fault, self.point, self.calls = fault, point, 0
         self.handles: set[int] = set()
 
     def count(self) -> None:
-        """Count one call, and let the fault happen if this is the one."""
+        """Count one call, and inject the fault if this is its number."""
         self.calls += 1
         if self.fault == "kill -9" and self.calls >= self.point:
             raise Killed
@@ -46,7 +46,7 @@ class _Faults:
         raise OSError(number, os.strerror(number))
 
     def wrapped(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A call that is counted."""
+        """Return a counted version of a call."""
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             self.count()
@@ -55,14 +55,14 @@ class _Faults:
         return counted
 
     def open(self, *args: Any) -> int:
-        """Open a file, or a second handle of it."""
+        """Open a file, or duplicate a file descriptor."""
         self.count()
         handle = (_OPEN if len(args) > 1 else _DUP)(*args)
         self.handles.add(handle)
         return handle
 
     def close(self, handle: int) -> None:
-        """Free a handle, even where that fails."""
+        """Close a file descriptor, even if the call fails."""
         try:
             self.count()
         finally:
@@ -72,13 +72,13 @@ class _Faults:
 
 
 class _Stream:
-    """A file whose writing and closing are counted, and that writes a part before it fails, as a full disk does."""
+    """A file whose writes and closes are counted. A failing write writes a part first, as on a full disk."""
 
     def __init__(self, handle: int, faults: _Faults) -> None:
         self.handle, self.faults = handle, faults
 
     def write(self, data: Any) -> None:
-        """Write all of some bytes, or half of them."""
+        """Write all of the bytes, or half of them if the call fails."""
         if self.faults.calls + 1 == self.faults.point:
             _WRITE(self.handle, memoryview(data)[: len(data) // 2])
         self.faults.count()
@@ -93,7 +93,7 @@ class _Stream:
 
 @contextlib.contextmanager
 def injected(fault: str, point: int) -> Iterator[_Faults]:
-    """Count the calls of the operating system, and let a fault happen at the one with this number."""
+    """Count system calls, and inject a fault at the one with this number."""
     faults, locking = _Faults(fault, point), temporary_file.fcntl
     replaced = {name: faults.wrapped(getattr(os, name)) for name in _CALLS}
     replaced |= {"open": faults.open, "dup": faults.open, "close": faults.close}
@@ -106,12 +106,12 @@ def injected(fault: str, point: int) -> Iterator[_Faults]:
         try:
             yield faults
         finally:
-            for handle in faults.handles:  # the end of a process frees its handles, and with them its locks
+            for handle in faults.handles:  # the end of a process closes its files, which releases its locks
                 _CLOSE(handle)
 
 
 def outcome(work: Callable[[], None]) -> int:
-    """The exit code that some work would give a command: 5 for an OutputError, 130 for Ctrl-C, 137 for kill -9."""
+    """Return the exit code that this work would give a command: 5 for an OutputError, 130 for Ctrl-C, 137 for SIGKILL."""
     try:
         work()
     except OutputError:
@@ -124,7 +124,7 @@ def outcome(work: Callable[[], None]) -> int:
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Start some work in another process, whose exit code is the outcome, and return its number."""
+    """Run work in a child process, whose exit code is the outcome, and return its process ID."""
     child = os.fork()
     if child == 0:
         code = 70
@@ -138,6 +138,6 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def exit_code(child: int) -> int:
-    """Wait for a process and return its exit code as a shell has it."""
+    """Wait for a process and return its exit code as a shell reports it."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code if code >= 0 else 128 - code

@@ -1,4 +1,4 @@
-"""Live modules of Flax NNX in float64: with given weights, in evaluation, and for one step of training beside torch."""
+"""Live modules of Flax NNX in float64: with given weights, in evaluation mode, and for one step of training."""
 
 from __future__ import annotations
 
@@ -30,46 +30,46 @@ ALL = nnx.Any(nnx.Param, nnx.BatchStat)
 
 
 def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> Any:
-    """A model with these weights in float64, in training mode."""
+    """Return a model with these weights in float64, in training mode."""
     makers = {name: (lambda value=value: np.asarray(value, np.float64)) for name, value in weights.items()}
     return module.make(network, Weights(makers), **options)
 
 
 def initial(network: Network) -> dict[str, Array]:
-    """The values that the file draws for itself."""
+    """Return the values with which the generated file initialises a model."""
     return values(module.make(network))
 
 
 def loading(network: Network) -> tuple[Any, Callable[[str], None]]:
-    """A model of the file, and the function of the file that loads weights into it."""
+    """Return a model of the generated file, and the function of the file that loads weights into it."""
     home, factory = executed(network, source_file.source(network))
     model = factory(rngs=nnx.Rngs(0))
     return model, lambda path: home.load(model, path)
 
 
 def in_evaluation(model: Any, network: Network, x: Array) -> dict[str, Array]:
-    """The outputs of a model in evaluation mode."""
+    """Return the outputs of a model in evaluation mode."""
     model.eval()
     return dict(module.outputs(model, x))
 
 
 def evaluated(network: Network, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
-    """The outputs in evaluation mode, in float64."""
+    """Return the outputs of a network in evaluation mode, in float64."""
     return in_evaluation(model_of(network, weights), network, x)
 
 
 def arrays(state: Any) -> dict[str, Array]:
-    """The arrays of a state by name."""
+    """Return the arrays of a state by name."""
     return {".".join(map(str, keys)): np.array(variable[...]) for keys, variable in nnx.to_flat_state(state)}
 
 
 def values(model: Any) -> dict[str, Array]:
-    """The parameters and statistics of a model by path."""
+    """Return the parameters and statistics of a model by path."""
     return arrays(nnx.state(model, ALL))
 
 
 def by_flax(network: Network, weights: Mapping[str, Array], x: Array, **options: Any) -> Step:
-    """A step of the generated module."""
+    """Return one step of the generated module."""
 
     def loss(model: Any, x: Any) -> tuple[Any, dict[str, Any]]:
         found = model(x)
@@ -84,16 +84,16 @@ def by_flax(network: Network, weights: Mapping[str, Array], x: Array, **options:
 
 
 def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:
-    """The same step of the generated PyTorch module, by the names of Flax and with its axes."""
+    """Return the same step of the generated PyTorch module, with the names and axes of Flax."""
     return training_steps.by_torch(network, weights, x, tensors.places(network))
 
 
 def seed() -> None:
-    """Start the random numbers of models: each has a generator of its own, so that nothing is left to do."""
+    """Do nothing: each model has its own random generator with a fixed seed."""
 
 
 def slopes(model: Any, x: Array) -> tuple[Array, Array]:
-    """The outputs of a vector in training, and the gradients of their sum."""
+    """Return the outputs of a vector in training mode, and the gradients of their sum."""
     gradients, found = _slopes(model, jnp.asarray(x))
     return np.asarray(found), np.asarray(gradients)
 
@@ -103,11 +103,11 @@ def _total(model: Any, x: Any) -> tuple[Any, Any]:
     return jnp.sum(found), found
 
 
-_slopes = nnx.jit(nnx.grad(_total, argnums=1, has_aux=True))  # once, so that further steps compile nothing
+_slopes = nnx.jit(nnx.grad(_total, argnums=1, has_aux=True))  # compiled once for all steps
 
 
 def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> list[float]:
-    """The losses of steps of SGD on one batch."""
+    """Return the losses of steps of SGD on one batch."""
     given, targets = jnp.asarray(np.moveaxis(x, 1, -1)), jnp.asarray(labels)
 
     def loss(model: Any, x: Any) -> Any:
@@ -125,7 +125,7 @@ def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> lis
 
 @contextmanager
 def drawing(drawn: Drawn) -> Iterator[None]:
-    """A context in which merges draw these numbers; functions with other arguments draw their own."""
+    """Let merges draw these random numbers; calls with other arguments draw their own."""
     left, own = iter(drawn.merges), jax.random.uniform
 
     def uniform(key: Any, shape: Sequence[int], *more: Any) -> Any:
@@ -142,5 +142,5 @@ def drawing(drawn: Drawn) -> Iterator[None]:
 
 
 def in_double() -> Any:
-    """A context in which JAX computes in float64."""
+    """Return a context in which JAX computes in float64."""
     return jax.enable_x64(True)

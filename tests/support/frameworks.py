@@ -1,4 +1,5 @@
-"""The targets whose files take maps with channels last, as one suite tests them: what their files import, and how they are run."""
+"""The targets with channels last, and what their common tests need to know: allowed imports, reserved words, load
+scripts."""
 
 from __future__ import annotations
 
@@ -14,18 +15,18 @@ import pytest
 
 @dataclass(frozen=True)
 class Framework:
-    """A target with what its suite needs to know of it."""
+    """A target with the data that its tests need."""
 
     target: str
-    #: The modules that its files may import beside those of Python.
+    #: The modules that its files may import in addition to Python's own.
     imports: frozenset[str]
-    #: The words that its files use for themselves.
+    #: The names that its files define themselves.
     words: tuple[str, ...]
-    #: What is wrong with weights that lack a tensor, have one too many, or one of another shape.
+    #: Parts of the errors for weights with a missing tensor, an unexpected one, or one of another shape.
     refusals: tuple[str, str, str]
-    #: Programs that load `resnet20_cifar_TARGET` with its weights and save what it computes for x.npy as y.npy, one after the other.
+    #: Programs, run in order, that load `resnet20_cifar_TARGET` with its weights and save its outputs for x.npy as y.npy.
     scripts: tuple[tuple[str, Mapping[str, str]], ...]
-    #: The first lines of a file, and what may not follow them.
+    #: The first lines of a file, and statements that must be rejected after them.
     head: str
     attacks: tuple[str, ...]
 
@@ -34,7 +35,7 @@ class Framework:
 
     @property
     def models(self) -> Any:
-        """The support module that makes and runs live models in float64. Skips the test where the framework is missing."""
+        """The support module that builds and runs live models in float64. Skips the test if the framework is missing."""
         return pytest.importorskip(
             f"{self.target}_models", reason=f"runs the target: pip install 'rescompile[torch,{self.target}]'"
         )
@@ -144,7 +145,7 @@ FRAMEWORKS: Mapping[str, Framework] = {framework.target: framework for framework
 
 @cache
 def source_of(target: str, name: str) -> str:
-    """The source of a network of the zoo, none of which a target refuses."""
+    """Return the source of a network of the zoo; these targets support all of them."""
     file = import_module(f"rescompile.backends.{target}.source_file")
     network = facts.network(name)
     file.check(network)

@@ -1,8 +1,8 @@
-"""`make fuzz-bytes N=1000000`: bytes that atheris makes, guided by coverage, for the YAML reader and the expression parser.
+"""`make fuzz-bytes N=1000000`: coverage-guided fuzzing of the YAML reader and the expression parser with atheris.
 
     python tests/support/fuzz_bytes.py reader|expressions COUNT
 
-Whatever the bytes are, they are read, or refused by a documented error with a place. An execution may take a second.
+Any bytes must be accepted, or rejected by a documented error with a location, within one second.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ with atheris.instrument_imports(include=["rescompile.ir.expressions", "rescompil
 
 from refusals import hold_text
 
-#: The names that expressions see, and the words.
+#: The names and words that expressions can use.
 SCOPE = {"a": 3, "b": 0.5, "c": True, "d": [1, 2, [3]], "e": "word", "in_channels": 64}
 WORDS = ("same", "word")
-#: Bytes of a case; what is long or deep is for `fuzz_specs`.
+#: The limits on bytes and time; `fuzz_specs` covers long and deep inputs.
 LONGEST, SECONDS = 160, 1.0
 
 
@@ -62,7 +62,7 @@ def expressions(data: bytes) -> None:
 
 
 def timed(test: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """A test that fails where it takes more processor time than it may: the limit of libFuzzer is on the clock of the wall."""
+    """Return a test that fails if it takes more CPU time than allowed; the limit of libFuzzer is in wall-clock time."""
 
     def run(data: bytes) -> None:
         began = time.process_time()
@@ -73,14 +73,14 @@ def timed(test: Callable[[bytes], None]) -> Callable[[bytes], None]:
 
 
 def seeds(target: str) -> list[str]:
-    """Texts to begin with: a few lines each of the zoo and the library, or the values in them."""
+    """Return initial texts: a few lines each of the zoo and the library, or the values in them."""
     texts = [path.read_text(encoding="utf-8") for path in (*library.zoo().values(), *library.blocks().values())]
     pattern = r"(?:.+\n){1,4}" if target == "reader" else r": ([^\n{}:,]+)"
     return sorted({match for text in texts for match in re.findall(pattern, text) if len(match) <= LONGEST})
 
 
 def main(target: str, count: int) -> None:
-    """Run one target; atheris ends the process, with a status other than 0 where the promise is broken."""
+    """Run one target; atheris ends the process, with a nonzero exit status on failure."""
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(seeds(target)):
             (Path(folder) / f"{number}").write_text(text, encoding="utf-8")

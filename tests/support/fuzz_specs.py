@@ -1,9 +1,9 @@
-"""`make fuzz N=50000`: mutated specs in child processes, each within the limits of time and memory.
+"""`make fuzz N=50000`: mutated specs in child processes with limits on time and memory.
 
     python tests/support/fuzz_specs.py COUNT [FIRST_SEED]
 
-Every case is right, or refused by a documented error that holds what all refusals do. Prints what broke the promise, with its
-seed; exits with 1 if anything did.
+Every case must be accepted, or rejected by a documented error that passes the checks of `refusals`. Failures are
+printed with their seeds; the exit status is 1 if there are any.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ BATCH = 250
 
 
 class TooSlow(BaseException):
-    """A case that took more processor time than it may."""
+    """A case that took more CPU time than allowed."""
 
 
 def outcome(seed: int, path: Path) -> str:
-    """`accepted`, the code of the refusal, or how the case broke the promise, in one line after a `!`."""
+    """Return `accepted`, the code of the error, or after a `!` one line that describes the failure."""
     case = mutant(seed)
     path.write_text(case.text, encoding="utf-8", errors="surrogatepass")
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -53,24 +53,24 @@ def outcome(seed: int, path: Path) -> str:
 
 
 def best_of_two(seed: int, path: Path) -> str:
-    """The outcome, once more where the case took too long: on a machine that is busy the same work takes more time."""
+    """Return the outcome, after a second try if the case took too long: a busy machine is slower."""
     found = outcome(seed, path)
     return outcome(seed, path) if TooSlow.__name__ in found else found
 
 
 def too_slow(*_: Any) -> None:
-    """The handler of the timer."""
+    """Handle the signal of the timer."""
     raise TooSlow(f"more than {SECONDS:g} s")
 
 
 def limited() -> None:
-    """Let this process use a bounded amount of memory more than it does now."""
+    """Limit the additional memory that this process may allocate."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES,) * 2)
 
 
 def batch(seeds: range) -> dict[int, str]:
-    """The outcome of each seed, in a child process; a seed without one is that at which the child died."""
+    """Return the outcome of each seed from a child process; the first seed without one is that at which the child died."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -92,7 +92,7 @@ def batch(seeds: range) -> dict[int, str]:
 
 
 def main(count: int, first: int = 0) -> int:
-    """Run `count` seeds and report."""
+    """Run `count` seeds, print a report, and return the exit status."""
     mutant(first)  # reads the texts once, for all children
     began, totals, broken = time.monotonic(), Counter[str](), 0
     seed = first

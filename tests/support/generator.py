@@ -1,7 +1,8 @@
 """Random valid specs as YAML text, from a seed: the input of the differential tests.
 
-Each spec is valid by construction. Every step is made together with what it does to a shape, in a few lines of its own,
-so the generator also predicts the outputs of each spec without asking the compiler. Maps are small and channels few.
+Each spec is valid by construction. Every step is generated together with its effect on the shape, by a few lines of its
+own code, so the generator also predicts the outputs of each spec without the compiler. Maps are small and have few
+channels.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Generated:
-    """A spec, and what its text means: the shapes of its outputs, and how many numbers its own ops hold.
+    """A spec with its expected figures: the shapes of its outputs, and the number of elements of its tensors.
 
-    The numbers are None where blocks of the library, which are not followed here, have some too.
+    The number is None if blocks of the library, which the generator does not follow, have parameters too.
     """
 
     seed: int
@@ -32,17 +33,17 @@ class Generated:
 
 
 def generate(seed: int, values: bool = False, axes: int = 2) -> Generated:
-    """The spec of a seed, always the same, with maps of one, two or three axes; with `values`, some of its values are kept and added
-    to later ones of the same shape, and a step runs again."""
+    """Return the spec of a seed, always the same, with maps of one, two or three axes. With `values`, some of its
+    values are kept and added to later ones of the same shape, and a step runs again."""
     return _Writer(seed, axes).spec(values)
 
 
-# --- what a step does -------------------------------------------------------------------------------------------------
+# --- the effect of a step ---------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Met:
-    """What was met on the way through the network."""
+    """The words, parts, outputs and counts collected on the way through the network."""
 
     words: set[str] = field(default_factory=set)  # of ops and blocks: only those may have defaults
     parts: dict[str, Shape] = field(default_factory=dict)  # names that can be features
@@ -54,7 +55,7 @@ class Met:
 
 @dataclass(frozen=True)
 class At:
-    """A place on the way: the shape there, and what expressions may mention."""
+    """A position in the network: its shape, and the names that expressions can use there."""
 
     shape: Shape
     met: Met = field(default_factory=Met)
@@ -65,7 +66,7 @@ class At:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def inside(self, **values: Any) -> At:
-        """The same place seen from a branch."""
+        """Return the same position in a branch."""
         return replace(self, listed=False, values={**self.values, **values})
 
 
@@ -74,7 +75,7 @@ Run = Callable[[At], Shape]
 
 @dataclass(frozen=True)
 class Step:
-    """What the spec says, and the shape after it."""
+    """The text of a step, and its effect on the shape."""
 
     text: Any
     run: Run
@@ -82,14 +83,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Value:
-    """What the spec says, and what it means at a place."""
+    """The text of a value, and its meaning at a position."""
 
     text: Any
     meaning: Callable[[At], Any]
 
 
 def value(text: Any, meaning: Any = None) -> Value:
-    """A value that means itself, or an expression with its meaning: a constant or a function of the place."""
+    """Return a literal value, or an expression with its meaning: a constant or a function of the position."""
     if isinstance(text, Value):
         return text
     if callable(meaning):
@@ -98,7 +99,7 @@ def value(text: Any, meaning: Any = None) -> Value:
 
 
 def chain(steps: Sequence[Step]) -> Run:
-    """One after the other."""
+    """Return the effect of steps in sequence."""
 
     def run(at: At) -> Shape:
         for step in steps:
@@ -109,12 +110,12 @@ def chain(steps: Sequence[Step]) -> Run:
 
 
 def sized(size: Any, axes: int) -> tuple[int, ...]:
-    """A number, or a list of one for each axis, as so many numbers."""
+    """Return a number, or a list with one number per axis, as a tuple with one number per axis."""
     return tuple(size) if isinstance(size, list | tuple) else (size,) * axes
 
 
 def slid(n: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil: bool = False) -> int:
-    """How many windows there are along one side."""
+    """Return the number of windows along one axis."""
     room = n + 2 * padding - dilation * (kernel - 1) - 1
     assert room >= 0
     assert stride <= n
@@ -123,7 +124,7 @@ def slid(n: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil
 
 
 def after_window(shape: Shape, a: Mapping[str, Any]) -> Shape:
-    """The map after a convolution or a pool with these attributes."""
+    """Return the shape after a convolution or a pool with these attributes."""
     axes = len(shape) - 1
     kernel, dilation = sized(a["kernel"], axes), sized(a.get("dilation", 1), axes)
     stride = sized(a.get("stride", a["kernel"] if "channels" not in a else 1), axes)
@@ -149,7 +150,7 @@ def flat(shape: Shape, _: Mapping[str, Any]) -> Shape:
     return (math.prod(shape),)
 
 
-#: The shape after each op; the others leave it as it is.
+#: The shape after each op; the other ops keep it.
 AFTER: dict[str, Callable[[Shape, Mapping[str, Any]], Shape]] = {
     "conv": after_window,
     "maxpool": after_window,
@@ -170,7 +171,7 @@ SIZES = ("kernel", "stride", "padding", "dilation", "factor", "size")
 
 
 def owned(word: str, shape: Shape, a: Mapping[str, Any]) -> int:
-    """How many numbers an op owns, the running statistics and the counter of a norm included."""
+    """Return the number of tensor elements of an op, including the running statistics and the counter of a norm."""
     match word:
         case "conv":
             filters = shape[0] // a.get("groups", 1) * math.prod(sized(a["kernel"], len(shape) - 1))
@@ -197,23 +198,24 @@ ACTS = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "relu6", "silu", "gelu",
 
 @dataclass(frozen=True)
 class Place:
-    """Where steps are written. Without a shape they must fit any: the body of a block, used on several."""
+    """The context in which steps are generated. Without a shape, they must fit any: the body of a block may be used on
+    several."""
 
     shape: Shape | None
     vector: bool = False
     numbered: bool = False
     level: int = 0
-    once: bool = True  # whether what is written here is used only once, so that it may have outputs
+    once: bool = True  # whether steps here are used only once, so that they may have outputs
 
     @property
     def deeper(self) -> Place:
-        """The same place, one merge further in."""
+        """The same place, one merge deeper."""
         return replace(self, level=self.level + 1)
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A block of the spec's own: its text is in the spec; here is what it does."""
+    """A block of the spec: its definition is in the spec, its effect is here."""
 
     word: str
     run: Run
@@ -244,12 +246,12 @@ class _Writer:
         return self.rng.choice(options)
 
     def name(self, prefix: str = "n") -> str:
-        """A name that nothing else has."""
+        """Return an unused name."""
         self.count += 1
         return f"{prefix}{self.count}"
 
     def reused(self, rows: list[Step], shape: Shape) -> list[Step]:
-        """The rows with two values that are kept and used; the second keeps the name of the first where it may."""
+        """Return the rows with two values that are kept and used; the second may have the name of the first."""
         rng, means = random.Random(f"values {self.seed}"), random.Random(f"means {self.seed}")
         for name in ("first", rng.choice(["first", "second[3]"])):
             shapes, met = [shape], Met()
@@ -264,7 +266,7 @@ class _Writer:
         return rows
 
     def repeated(self, rows: list[Step], first: Shape) -> list[Step]:
-        """The rows with one more step that keeps the shape, and that runs again where a map has as many channels."""
+        """Return the rows with one more step that keeps the shape, and runs again on a map with as many channels."""
         rng = random.Random(f"again {self.seed}")
         shapes, met = [first], Met()
         for row in rows:
@@ -303,7 +305,7 @@ class _Writer:
             rows = self.repeated(self.reused(rows, first), first)
         met = Met()
         outputs = {"logits": chain(rows)(At(first, met))}
-        for word in ("dropout", "scale"):  # required attributes may be left to defaults, and those must be used
+        for word in ("dropout", "scale"):  # defaults may give required attributes, and must be used
             if word in self.defaults and word not in met.words:
                 rows.append(self.op(word, Place(None, numbered=True)))
                 rows[-1].run(At(outputs["logits"], met))
@@ -343,7 +345,7 @@ class _Writer:
         return Generated(self.seed, written(document), outputs, None if met.library else met.parameters)
 
     def implicit(self, row: Step) -> Step:
-        """A row of the spec's own `block` need not say so."""
+        """Return a row without `block` if it uses the default block of the spec."""
         ((key, inner),) = row.text.items() if isinstance(row.text, dict) and len(row.text) == 1 else (("", None),)
         if isinstance(inner, dict) and inner.get("block") == "unit" and "depth" in inner:
             return Step({key: {k: v for k, v in inner.items() if k != "block"}}, row.run)
@@ -357,7 +359,7 @@ class _Writer:
         return {"schedule": schedule, "last": self.pick(0.5, 0.8, 0.25), **facts}
 
     def some_defaults(self) -> dict[str, dict[str, Value]]:
-        """Attributes for every use of a word; chosen first, since shapes depend on them."""
+        """Return attributes for every use of some words; they are chosen first, since shapes depend on them."""
         options: dict[str, dict[str, Any]] = {
             "norm": {"eps": self.pick(0.001, 0.1), **self.pick({}, {"kind": "group", "groups": 1, "momentum": 0.2})},
             "act": {"kind": self.pick("leaky_relu", "tanh", "elu", "silu"), "slope": 0.2, "alpha": 0.7},
@@ -381,7 +383,7 @@ class _Writer:
     # --- values ---
 
     def parameter(self, number: Any) -> str:
-        """A parameter of the network with this value."""
+        """Return the name of a parameter of the network with this value."""
         for known, had in self.parameters.items():
             if had == number and type(had) is type(number):
                 return known
@@ -390,7 +392,7 @@ class _Writer:
         return name
 
     def number(self, n: int) -> Value:
-        """A whole number as a row may write it."""
+        """Return an integer in one of the forms that a row may use."""
         if self.chance(0.75):
             return value(n)
         k = self.rng.randint(1, 6)
@@ -414,19 +416,19 @@ class _Writer:
         return value(self.pick(*options), n)
 
     def on_axes(self, pair: Sequence[Any]) -> list[Any]:
-        """The numbers for height and width as those of each axis: the depth has the height's, and so has a length."""
+        """Return the numbers for height and width as numbers for each axis: depth and length have that of the height."""
         height, width = pair
         return {1: [height], 2: [height, width], 3: [height, height, width]}[self.axes]
 
     def size(self, height: int, width: int, spelled: bool) -> Value:
-        """A number or [height, width]."""
+        """Return a number or [height, width]."""
         if height == width and self.chance(0.7):
             return self.number(height) if spelled else value(height)
         sides = [self.number(n) if spelled else value(n) for n in (height, width)]
         return value([side.text for side in sides], [height, width])
 
     def channels(self, place: Place, same: bool) -> Value:
-        """Output channels: those of the input where they must stay the same."""
+        """Return output channels: those of the input if they must not change."""
         if same:
             return value("in_channels", lambda at: at.shape[0])
         options = [
@@ -441,7 +443,7 @@ class _Writer:
     # --- ops ---
 
     def op(self, word: str, place: Place, when: Value | None = None, name: str | None = None, **given: Any) -> Step:
-        """An op with attributes, named where it must be."""
+        """Return an op with attributes, with a name if it needs one."""
         values = {key: self.attribute(key, value(item)) for key, item in given.items()}
 
         def run(at: At) -> Shape:
@@ -475,7 +477,7 @@ class _Writer:
         return step if name is None else self.named(name, step, part=when is None)
 
     def attribute(self, key: str, given: Value) -> Value:
-        """The value of an attribute; a size of two axes becomes one of as many as maps have."""
+        """Return the value of an attribute; a size with two axes is converted to the number of axes of the maps."""
         if key not in SIZES or not isinstance(given.text, list) or len(given.text) != 2:
             return given
         return value(self.on_axes(given.text), self.on_axes(given.meaning(At(()))))
@@ -501,7 +503,8 @@ class _Writer:
         return self.op("norm", place, **given)
 
     def groups(self, place: Place) -> Value:
-        """Groups that divide any number of channels, and leave several values to each, of a map of 1x1 too."""
+        """Return a number of groups that divides any number of channels, and leaves several values per group even for a
+        1x1 map."""
         options = [
             value(1),
             value("2 if in_channels % 4 == 0 else 1", lambda at: 2 if at.shape[0] % 4 == 0 else 1),
@@ -528,7 +531,7 @@ class _Writer:
                 return self.op(self.pick(*ACTS), place)
 
     def conv(self, place: Place, same: bool, channels: Value | None = None) -> Step:
-        """A convolution that keeps the size of the map."""
+        """Return a convolution that keeps the size of the map."""
         height, width = self.pick((1, 1), (3, 3), (3, 3), (5, 5), (1, 3), (5, 1))
         given: dict[str, Any] = {"kernel": self.size(height, width, place.shape is not None)}
         if max(height, width) > 1 and self.chance(0.3):
@@ -540,7 +543,7 @@ class _Writer:
             given["padding"] = "same"
         if channels is not None:
             given["channels"] = channels
-        elif self.chance(0.3):  # a filter, or two, for every channel
+        elif self.chance(0.3):  # one or two filters per channel
             given["groups"] = value("in_channels", lambda at: at.shape[0])
             given["channels"] = self.channels(place, True)
             if not same and self.chance(0.5):
@@ -557,7 +560,8 @@ class _Writer:
         return self.op("conv", place, **{key: given[key] for key in sorted(given)})
 
     def pool(self, place: Place) -> Step:
-        """A pool that keeps the size of the map. PyTorch has no mean over windows that are longer than a volume, even where padded."""
+        """Return a pool that keeps the size of the map. PyTorch has no average pool with windows longer than a volume,
+        even with padding."""
         word = self.pick("maxpool", "avgpool") if self.axes < 3 else "maxpool"
         height, width = self.pick((3, 3), (3, 1), (1, 3))
         given: dict[str, Any] = {"kernel": [height, width], "stride": 1, "padding": [height // 2, width // 2]}
@@ -570,7 +574,7 @@ class _Writer:
         return self.op(word, place, **given)
 
     def small(self, place: Place) -> Step:
-        """An op without parameters that keeps the shape."""
+        """Return an op without parameters that keeps the shape."""
         match self.rng.randint(0, 3):
             case 0:
                 return self.op("scale", place, **self.unless_default("scale", factor=self.pick(-0.5, 1.5, 0.17)))
@@ -585,7 +589,7 @@ class _Writer:
         return {} if word in self.defaults and self.chance(0.5) else given
 
     def shrinking(self, place: Place) -> Step:
-        """A step that changes the size of a map whose size is known."""
+        """Return a step that changes the size of a map of known size."""
         assert place.shape is not None
         _, *sizes = place.shape
         for _ in range(50):
@@ -602,7 +606,7 @@ class _Writer:
         return self.op("subsample", place, stride=1)
 
     def window(self, place: Place, word: str) -> dict[str, Any]:
-        """Attributes of an op with a window; they may not fit."""
+        """Return attributes of an op with a window, which may not fit the map."""
         if word == "subsample":
             return {"stride": self.size(self.rng.randint(1, 3), self.rng.randint(1, 3), True)}
         if word == "upsample":
@@ -647,7 +651,7 @@ class _Writer:
         return place if place.shape is None else replace(place, shape=step.run(At(place.shape, listed=False)))
 
     def keeping(self, place: Place, same: bool) -> Step:
-        """Any step that keeps the size of the map; with `same` the channels too. All of them fit any map."""
+        """Return any step that keeps the size of the map, and with `same` the channels. All of them fit any map."""
         if place.vector:
             return self.on_vectors(place, same)
         options: list[Callable[[], Step]] = [
@@ -664,7 +668,7 @@ class _Writer:
         return self.pick(*options, *self.combined(place, same))()
 
     def on_vectors(self, place: Place, same: bool) -> Step:
-        """The same for vectors, whose features are their channels."""
+        """Return any step for a vector, and with `same` one that keeps the number of features."""
         bias: dict[str, Any] = {} if self.chance(0.5) else {"bias": self.pick(True, False)}
         if bias == {"bias": True} and self.chance(0.5):
             bias |= {"bias_init": self.pick(-1.5, "torch_default"), "init": "he_normal_fan_in"}
@@ -678,7 +682,7 @@ class _Writer:
         return self.pick(*options, *self.combined(place, same))()
 
     def combined(self, place: Place, same: bool) -> list[Callable[[], Step]]:
-        """The constructs that hold other steps."""
+        """Return the constructors of steps that contain other steps."""
         options: list[Callable[[], Step]] = []
         if place.level < 2:
             options += [
@@ -718,7 +722,7 @@ class _Writer:
         )
 
     def sometimes(self, place: Place) -> Step:
-        """An op that may not be there."""
+        """Return an op with a condition."""
         condition = self.condition(place)
         if self.chance(0.5):
             return self.op("scale", place, when=condition, factor=-1.25)
@@ -738,7 +742,7 @@ class _Writer:
         return Step(text if otherwise is None else {**text, "else": otherwise.text}, run)
 
     def grouped(self, steps: list[Step]) -> Step:
-        """Several steps as one."""
+        """Return several steps as one."""
         return steps[0] if len(steps) == 1 and self.chance(0.5) else Step([step.text for step in steps], chain(steps))
 
     def group(self, place: Place, same: bool) -> Step:
@@ -746,7 +750,7 @@ class _Writer:
         return Step([step.text for step in steps], chain(steps))
 
     def numbered(self, place: Place, same: bool) -> Step:
-        """A named list, whose steps have no names."""
+        """Return a named list, whose steps have no names."""
         steps = self.several(replace(place.deeper, numbered=True), same, 1, 3)
         inner = Step([step.text for step in steps], lambda at: chain(steps)(replace(at, listed=False)))
         return self.named(self.name("list"), inner)
@@ -769,7 +773,8 @@ class _Writer:
         return Step({"parallel": {"merge": merge, "branches": [branch.text for branch in branches]}}, run)
 
     def split(self, place: Place) -> Step:
-        """A layer, and branches that each see a part of its channels: different ones, or copies of one."""
+        """Return a layer, followed by branches that each get a part of its channels: different branches, or copies of
+        one."""
         count, size = self.rng.randint(2, 4), self.rng.randint(3, 5)
         word, main, kernel = ("linear", "features", {}) if place.vector else ("conv", "channels", {"kernel": 1})
         first = self.op(word, place, **{main: count * size}, **kernel)
@@ -800,7 +805,7 @@ class _Writer:
         return Step([first.text, step.text], chain([first, step]))
 
     def hourglass(self, place: Place) -> Step:
-        """A smaller map made large again, beside the map itself: one level of a U-Net."""
+        """Return a downsampled and upsampled map merged with the map itself: one level of a U-Net."""
         assert place.shape is not None
         factor = [self.pick(*(k for k in (1, 2, 3) if n % k == 0)) for n in place.shape[1:]]
         kind = self.pick("nearest", "bilinear")
@@ -824,7 +829,7 @@ class _Writer:
         return Step({"parallel": {"merge": merge, "branches": [branch.text for branch in branches]}}, run)
 
     def squeeze(self, place: Place) -> Step:
-        """Squeeze and excite: a 1x1 map times a full one."""
+        """Return squeeze and excitation: a full map times a 1x1 map."""
         pooled = replace(place, shape=None)
         width = value("in_channels", lambda at: at.shape[0])
         first = self.op("conv", place, channels=width, kernel=3)
@@ -843,7 +848,7 @@ class _Writer:
         return Step({"parallel": {"merge": "mul", "branches": [branch.text for branch in branches]}}, run)
 
     def copies(self, place: Place, same: bool) -> Step:
-        """Separate copies of one branch, in scopes of their own."""
+        """Return separate copies of one branch, each in a scope of its own."""
         count = self.rng.randint(1, 3)
         merge = "add" if same else "concat"
         inner = replace(place.deeper, numbered=False, once=place.once and count == 1)
@@ -866,14 +871,14 @@ class _Writer:
     # --- residuals and sides ---
 
     def outward(self, place: Place) -> Step:
-        """A step of a shortcut or gate that gives as many channels as the branch."""
+        """Return a step of a shortcut or gate with as many output channels as the branch."""
         width = _variable("out_channels")
         if place.vector:
             return self.op("linear", place, features=width)
         return self.op("conv", place, channels=width, kernel=self.pick(1, 3), bias=self.chance(0.5))
 
     def residual(self, place: Place, same: bool) -> Step:
-        """branch + identity, branch + shortcut, or a branch alone."""
+        """Return branch + identity, branch + shortcut, or a branch alone."""
         form = self.pick("identity", "shortcut", "shortcut", "none")
         branch = self.several(place.deeper, same or form == "identity", 1, 3)
         aside = replace(place.deeper, numbered=False)
@@ -922,7 +927,7 @@ class _Writer:
         return Step({"residual": text}, self.added(branch, shortcut, gate))
 
     def side(self, place: Place) -> Step:
-        """A branch that does not rejoin."""
+        """Return a side branch."""
         mode = self.pick("always", "always", "training", "never") if place.once else "never"
         name = None if place.numbered or self.chance(0.5) else self.name("aux")
         body = self.several(replace(place.deeper, numbered=name is not None), False, 1, 2)
@@ -954,7 +959,7 @@ class _Writer:
         members: str | None = None,
         when: Value | None = None,
     ) -> Step:
-        """A block with arguments, once or several times."""
+        """Return a block with arguments, once or several times."""
 
         def one(at: At, index: int | None) -> Shape:
             place: dict[str, Any] = {} if index is None else {"index": index, "depth": depth}
@@ -1010,7 +1015,7 @@ class _Writer:
         return self.own[word]
 
     def unit(self, word: str) -> Definition:
-        """A residual unit with every type of parameter, per-block or not."""
+        """Define a residual unit with every type of parameter, with values per block or not."""
         inside = Place(None, once=False)
         v = _variable
         first = {
@@ -1130,7 +1135,7 @@ class _Writer:
             groups = 1
         if stride > 1:
             given["stride"] = self.number(stride)
-        if self.chance(0.3):  # more than the first block may have one: said so, it counts
+        if self.chance(0.3):  # with `each`, other copies than the first may have a stride too
             strides = [stride, *([1] * (depth - 1))]
             if depth > 1 and min(sizes) >= 2 * stride:
                 strides[1] = 2
@@ -1165,7 +1170,7 @@ class _Writer:
         return self.use(block, self.name("stage"), depth, given, members, when)
 
     def mixture(self, word: str) -> Definition:
-        """A block of random steps that fit any map."""
+        """Define a block of random steps that fit any map."""
         inside = Place(None, once=False)
         steps = self.several(inside, False, 2, 4)
         only = self.op("conv", inside, name="conv", channels=_variable("width"), kernel=3)  # named by its word
@@ -1191,7 +1196,7 @@ class _Writer:
         return self.use(block, None if place.numbered else self.name("mix"), depth, given, when=condition)
 
     def steady(self, word: str) -> Definition:
-        """A block whose copies differ only in values per copy: nothing else in it says which copy it is."""
+        """Define a block whose copies differ only in values per copy: nothing else in it depends on the copy."""
         inside = Place(None, once=False)
         first = self.op("conv", inside, channels=self.channels(inside, True), kernel=3, bias=_first_rest(True, False))
         second = self.op("norm", inside, eps=_each([0.3, 0.01]))
@@ -1203,7 +1208,7 @@ class _Writer:
         return self.use(self.define("steady", self.steady), self.name("steady"), 2, {})
 
     def growing(self, word: str) -> Definition:
-        """A dense layer: its output is appended to its input, or the other way round."""
+        """Define a dense layer, which concatenates its output and its input, in either order."""
         inside = Place(None, once=False)
         growth = _variable("growth")
         layer = [self.norm(inside), self.act(inside), self.op("conv", inside, channels=growth, kernel=3)]
@@ -1231,7 +1236,7 @@ class _Writer:
         return self.use(block, self.name("dense"), depth, given)
 
     def macro(self, word: str) -> Definition:
-        """Steps that land in the scope around them; their names tell the copies apart."""
+        """Define steps that become part of the surrounding scope; their names distinguish the copies."""
         inside = Place(None, once=False)
         count = self.name("c")
         conv = self.op("conv", inside, channels=_variable("width"), kernel=1, bias=True)
@@ -1257,7 +1262,7 @@ class _Writer:
     # --- blocks of the library ---
 
     def library(self, place: Place) -> Step:
-        """A row that uses a block of the library."""
+        """Return a row that uses a block of the library."""
         assert place.shape is not None
         channels, *sizes = place.shape
         depth = self.rng.randint(1, 2)
@@ -1287,7 +1292,7 @@ class _Writer:
                     )
                 shape = (2 * wide, *after)
             case "wrn_unit":
-                wide = wide + 1 if wide == channels else wide  # its shortcut looks at the channels only
+                wide = wide + 1 if wide == channels else wide  # its shortcut depends on the channels only
                 row |= {**repeated, "width": wide, "kernels": self.pick([3, 3], [3, 1, 3], [1], [1, 3])}
                 row |= {"dropout": 0.3} if self.chance(0.5) else {}
                 shape = (wide, *after)
@@ -1389,7 +1394,7 @@ class _Writer:
     def library_macro(
         self, word: str, place: Place, given: dict[str, Any], after: tuple[int, int], words: set[str]
     ) -> Step:
-        """A stem of the library, which divides the size of the map by 1 or by 2 twice."""
+        """Return a stem of the library, which divides the size of the map by 1, or twice by 2."""
         channels, divided = after
 
         def run(at: At) -> Shape:
@@ -1457,7 +1462,7 @@ class _Writer:
 
 
 def _variable(text: str, meaning: Callable[[At], Any] | None = None) -> Value:
-    """A name of the block as a value, or an expression over such names."""
+    """Return a name of the block as a value, or an expression over such names."""
     return Value(text, meaning or (lambda at: at.values[text]))
 
 
@@ -1470,7 +1475,7 @@ def _each(values: list[Any]) -> Value:
 
 
 def _filled(template: str, at: At) -> str:
-    """A name with its expressions filled in: names of the block, and `index + 1`."""
+    """Return a name with its expressions filled in: names of the block, and `index + 1`."""
     one_more = {"index + 1": at.values["index"] + 1} if "index" in at.values else {}
     return re.sub(r"\{([^{}]*)\}", lambda found: str({**at.values, **one_more}[found[1]]), template)
 
@@ -1480,12 +1485,12 @@ def _join(path: str, name: str) -> str:
 
 
 def written(document: dict[str, Any]) -> str:
-    """A document as YAML text."""
+    """Return a document as YAML text."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Without anchors: a spec may not have them."""
+    """A dumper without anchors, which specs cannot contain."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""The boxes of an SVG picture: of its texts by the widths that they are given, of its cards, and the segments of its lines."""
+"""The boxes of an SVG picture: its texts, with their declared widths, its cards, and the segments of its lines."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 SVG = "{http://www.w3.org/2000/svg}"
-#: What contains text: nothing else may cross it.
+#: The classes of boxes that contain text, which nothing may cross.
 CARDS = ("card", "chip", "end")
 FRAMES = ("panel", "frame")
 LINES = ("line", "skip", "gate", "side")
-#: How far letters reach above and below their line, in sizes; those of Helvetica reach 0.72 and 0.21.
+#: The ascent and descent of letters relative to the font size; those of Helvetica are 0.72 and 0.21.
 ABOVE, BELOW = 0.74, 0.22
 
 
 @dataclass(frozen=True)
 class Area:
-    """A rectangle with what it shows."""
+    """A rectangle with its label."""
 
     left: float
     top: float
@@ -28,7 +28,7 @@ class Area:
     what: str = ""
 
     def overlaps(self, other: Area, slack: float = 0.05) -> bool:
-        """Whether the two have more than an edge in common."""
+        """Return whether the two areas share more than an edge."""
         return (
             self.left < other.right - slack
             and other.left < self.right - slack
@@ -37,7 +37,7 @@ class Area:
         )
 
     def contains(self, other: Area, slack: float = 0.05) -> bool:
-        """Whether the other is inside."""
+        """Return whether the other area is inside."""
         return (
             self.left <= other.left + slack
             and other.right <= self.right + slack
@@ -48,7 +48,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a picture consists of."""
+    """The parts of a picture."""
 
     page: Area
     texts: tuple[Area, ...]
@@ -58,7 +58,7 @@ class Drawing:
 
 
 def parse(svg: str) -> Drawing:
-    """The boxes of a picture. It must be well-formed."""
+    """Return the boxes of a picture, which must be well-formed XML."""
     root = ElementTree.fromstring(svg)
     rects = [(each.get("class"), _rect(each)) for each in root.iter(f"{SVG}rect")]
     segments = [
@@ -91,14 +91,15 @@ def _text(element: ElementTree.Element) -> Area:
 
 
 def _segments(path: str, kind: str) -> Iterator[Area]:
-    """The straight parts between the points of a path; those of a rounded corner lie inside it."""
+    """Yield the straight segments between the points of a path; rounded corners lie inside them."""
     points = [(float(x), float(y)) for x, y in re.findall(r"(-?[\d.]+) (-?[\d.]+)", path)]
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         yield Area(min(x0, x1) - 0.6, min(y0, y1) - 0.6, max(x0, x1) + 0.6, max(y0, y1) + 0.6, kind)
 
 
 def mistakes(drawing: Drawing) -> list[str]:
-    """Texts that overlap one another, leave their card or the page, or are crossed by a line; cards that overlap."""
+    """Return a message for each text that overlaps another one, leaves its card or the page, or is crossed by a line,
+    and for each pair of cards that overlap."""
     found = [f"{text.what!r} leaves the page" for text in drawing.texts if not drawing.page.contains(text)]
     found += [f"{one.what!r} overlaps {two.what!r}" for one, two in _overlapping(drawing.texts)]
     found += [f"the card {one.what!r} overlaps {two.what!r}" for one, two in _overlapping(drawing.cards)]
@@ -118,7 +119,7 @@ def mistakes(drawing: Drawing) -> list[str]:
 
 
 def _overlapping(areas: Sequence[Area]) -> Iterator[tuple[Area, Area]]:
-    """The pairs that overlap, found from the top to the bottom."""
+    """Yield the pairs that overlap, from top to bottom."""
     ordered = sorted(areas, key=lambda area: area.top)
     for at, one in enumerate(ordered):
         for two in ordered[at + 1 :]:

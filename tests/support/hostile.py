@@ -1,7 +1,7 @@
-"""Specs with hostile words in every place where a user may write one, from a seed.
+"""Random specs with hostile text in every place where a user may write text.
 
-Each case has a twin, `harmless()`: the same document with harmless words in those places. What a file does may not depend
-on what things are called, so the source of both must have one skeleton.
+Each case has a counterpart, `harmless()`: the same document with harmless words. Names must not affect what a generated
+file does, so the source of both must have the same structure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-#: What attackers write: ends of strings and lines, code, names that Python, torch or the file itself gives a meaning to.
+#: Typical injections: ends of strings and lines, code, and names that Python, torch or the file itself defines.
 STRINGS = (
     '"""', "'''", '"', "'", "\\", '\\"""', "\\\n", "\n", "\r", "\r\n", "\t", "\f", "\v", "\0", "\x1b[31m", "\x85", "\u2028", "\u2029",
     "\ufeff", "\u202e", "\u200b", "é", "ｅｖａｌ", "𝐞𝐱𝐞𝐜", "ﬁ", "ª", "😀", "\ud7ff", "{x}", "{__import__('os')}", "{{", "}}", "%s", "$(id)",
@@ -34,7 +34,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for a word of the user's, what stands there in peace, and whether it can only be a name."""
+    """A place for text of the user: a harmless word, and whether only a name is valid there."""
 
     harmless: str
     name: bool
@@ -67,7 +67,7 @@ SLOTS = {
 
 
 def document(word: dict[str, str]) -> dict[str, Any]:
-    """A small spec with a place for every word."""
+    """Return a small spec with a place for every word."""
     block = {
         "description": word["doc"],
         "reference": word["paper"],
@@ -115,7 +115,7 @@ def document(word: dict[str, str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Hostile:
-    """A spec, and the words of the attack by their places."""
+    """A spec, and the hostile words by place."""
 
     seed: int
     document: dict[str, Any]
@@ -123,7 +123,7 @@ class Hostile:
 
 
 def hostile(seed: int) -> Hostile:
-    """The case of a seed, always the same."""
+    """Return the case of a seed, always the same."""
     rng = random.Random(seed)
     peace = {place: slot.harmless for place, slot in SLOTS.items()}
     places = rng.sample(sorted(SLOTS), rng.choice((1, 1, 1, 2, 3)))
@@ -144,5 +144,5 @@ def _word(rng: random.Random, slot: Slot) -> str:
 
 
 def harmless() -> dict[str, Any]:
-    """The document in peace."""
+    """Return the document with harmless words."""
     return copy.deepcopy(document({place: slot.harmless for place, slot in SLOTS.items()}))

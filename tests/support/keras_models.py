@@ -1,4 +1,4 @@
-"""Live models of Keras on its torch backend: in float64, in evaluation, and for one step of training beside torch."""
+"""Live models of Keras on its torch backend in float64: in evaluation mode, and for one step of training."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def set_precision(name: str) -> None:
 
 
 def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> Any:
-    """A model with these weights in float64."""
+    """Return a model with these weights in float64."""
     keras.utils.clear_session(free_memory=False)
     makers = {name: (lambda value=value: np.asarray(value, np.float64)) for name, value in weights.items()}
     return module.make(network, Weights(makers), **options)
 
 
 def initial(network: Network) -> dict[str, Array]:
-    """The values that the file draws for itself."""
+    """Return the values with which the generated file initialises a model."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     return values(module.make(network))
 
 
 def loading(network: Network) -> tuple[Any, Callable[[str], None]]:
-    """A model of the file, and the function of the file that loads weights into it."""
+    """Return a model of the generated file, and the function of the file that loads weights into it."""
     home, factory = executed(network, source_file.source(network))
     keras.utils.clear_session(free_memory=False)
     model = factory()
@@ -67,7 +67,7 @@ def loading(network: Network) -> tuple[Any, Callable[[str], None]]:
 
 @contextmanager
 def in_double() -> Iterator[None]:
-    """A context in which Keras computes in float64."""
+    """Let Keras compute in float64."""
     set_precision("float64")
     try:
         yield
@@ -76,23 +76,23 @@ def in_double() -> Iterator[None]:
 
 
 def in_evaluation(model: Any, network: Network, x: Array) -> dict[str, Array]:
-    """The outputs of a model in evaluation, without those of training."""
+    """Return the outputs of a model in evaluation mode, without those of training."""
     found = module.outputs(model, x)
     return {name: found[name] for name in network.outputs}
 
 
 def evaluated(network: Network, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
-    """The outputs in evaluation, in float64."""
+    """Return the outputs of a network in evaluation mode, in float64."""
     return in_evaluation(model_of(network, weights), network, x)
 
 
 def values(model: Any) -> dict[str, Array]:
-    """The parameters and statistics of a model by path."""
+    """Return the parameters and statistics of a model by path."""
     return {variable.path: variable.numpy() for variable in model.weights}
 
 
 def by_keras(network: Network, weights: Mapping[str, Array], x: Array, **options: Any) -> Step:
-    """A step of the generated model."""
+    """Return one step of the generated model."""
     model = model_of(network, weights, **options)
     found = model(np.moveaxis(x, 1, -1), training=True)
     named = found if isinstance(found, dict) else {LOGITS: found}
@@ -109,12 +109,12 @@ def by_keras(network: Network, weights: Mapping[str, Array], x: Array, **options
 
 
 def seed() -> None:
-    """Start the random numbers of models that are made from now on."""
+    """Seed the random generators of models that are built later."""
     keras.utils.set_random_seed(0)
 
 
 def slopes(model: Any, x: Array) -> tuple[Array, Array]:
-    """The outputs of a vector in training, and the gradients of their sum."""
+    """Return the outputs of a vector in training mode, and the gradients of their sum."""
     values = torch.tensor(x, requires_grad=True)
     found = model(values, training=True)
     (gradients,) = torch.autograd.grad(found.sum(), values)
@@ -122,7 +122,7 @@ def slopes(model: Any, x: Array) -> tuple[Array, Array]:
 
 
 def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> list[float]:
-    """The losses of steps of SGD on one batch."""
+    """Return the losses of steps of SGD on one batch."""
     model.compile(keras.optimizers.SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     given = np.moveaxis(x, 1, -1)
     return list(model.fit(given, labels, batch_size=len(x), epochs=steps, verbose=0).history["loss"])
@@ -130,7 +130,8 @@ def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> lis
 
 @contextmanager
 def drawing(drawn: Drawn) -> Iterator[None]:
-    """A context in which merges draw these numbers. Keras runs layers in an order of its own, so a layer finds its numbers by its own."""
+    """Let merges draw these random numbers. Keras runs layers in an order of its own, so the number in a layer's name
+    selects its random numbers."""
     uniform = [-np.log(1 - draws) for draws in drawn.merges]
     if drawn.columns:
         uniform = [
@@ -151,5 +152,5 @@ def drawing(drawn: Drawn) -> Iterator[None]:
 
 
 def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:
-    """The same step of the generated PyTorch module, by the names of Keras and with its axes."""
+    """Return the same step of the generated PyTorch module, with the names and axes of Keras."""
     return training_steps.by_torch(network, weights, x, tensors.places(network))

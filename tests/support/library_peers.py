@@ -1,6 +1,6 @@
-"""What a network of the zoo is compared with: models of torchvision and timm, and how they differ from ours.
+"""Reference models from torchvision and timm, and how they differ from the networks of the zoo.
 
-Needs torch, torchvision and timm; whoever can do without imports this module only where they are.
+Needs torch, torchvision and timm; a test that can run without them imports this module only if they are installed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ Renamed = Callable[[str, Tensors], Tensors]
 
 
 def as_they_are(_name: str, tensors: Tensors) -> Tensors:
-    """Strict loading: the peer has our names."""
+    """Return the tensors unchanged: the peer has our names."""
     return tensors
 
 
 def by(profile: str) -> Renamed:
-    """Our names by a naming profile, which these comparisons prove: on the library's own weights, by outputs."""
+    """Return a function that renames tensors by a naming profile. The comparisons verify the profile too: by the
+    outputs."""
 
     def renamed(name: str, tensors: Tensors) -> Tensors:
         held = {key: Tensor.of(array) for key, array in tensors.items()}
@@ -41,7 +42,7 @@ def by(profile: str) -> Renamed:
 
 @dataclass(frozen=True)
 class Peer:
-    """What a network of the zoo is compared with, and how: `settings` change our side, as `--set` does."""
+    """The reference model of a network of the zoo; `settings` change our network, as `--set` does."""
 
     make: Callable[[], nn.Module]
     input: tuple[int, ...] = (3, 64, 64)
@@ -52,20 +53,21 @@ class Peer:
 
 
 def torchvision_peer(name: str) -> nn.Module:
-    """A model without weights to download, and without the slow drawing of new ones."""
+    """Return a model of torchvision, without downloading weights and without the slow initialisation."""
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return model
 
 
 def timm_peer(name: str) -> nn.Module:
-    """A model without weights to download, and without the dropout that a few of timm's apply as a function."""
+    """Return a model of timm, without downloading weights and without functional dropout, which a few models apply."""
     model: nn.Module = timm.create_model(name, pretrained=False, drop_rate=0.0)
     return model
 
 
 def cbam_resnet50() -> nn.Module:
-    """timm's ResNet-50 with its CBAM, for which it has no name; the layers of the perceptron have biases, as in the paper."""
+    """Return timm's ResNet-50 with its CBAM, for which timm has no name; the layers of the perceptron have biases, as
+    in the paper."""
     attention = partial(CbamModule, mlp_bias=True)
     model: nn.Module = resnet.ResNet(resnet.Bottleneck, [3, 4, 6, 3], block_args={"attn_layer": attention})
     return model

@@ -1,4 +1,4 @@
-"""An editor for tests: speaks the language server protocol with `rescompile lsp` over its standard input and output."""
+"""An editor for tests: a client of `rescompile lsp` over standard input and output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Editor:
-    """One server process and what it sent; a context manager."""
+    """A server process with its messages; a context manager."""
 
     def __init__(self, root: Path, encodings: list[str] | None = None) -> None:
         self.process = subprocess.Popen(
@@ -58,11 +58,11 @@ class Editor:
         self.process.stdin.flush()
 
     def notify(self, method: str, *nothing: None, **params: Any) -> None:
-        """Send a notification; a lone None leaves the parameters out."""
+        """Send a notification; a single None omits the parameters."""
         self._send({"method": method, **({} if nothing else {"params": params})})
 
     def request(self, method: str, *nothing: None, **params: Any) -> Any:
-        """Send a request and return its result; AssertionError if the server answers with an error."""
+        """Send a request and return its result. Raises AssertionError if the server responds with an error."""
         self.ids += 1
         self._send({"id": self.ids, "method": method, **({} if nothing else {"params": params})})
         while True:
@@ -79,7 +79,7 @@ class Editor:
         return message
 
     def uri(self, name: str) -> str:
-        """The URI of a file of the folder."""
+        """Return the URI of a file of the folder."""
         return (self.root / name).as_uri()
 
     def open(self, name: str, text: str, language: str = "yaml") -> list[Any]:
@@ -96,24 +96,24 @@ class Editor:
         return self.published(name)
 
     def edit(self, name: str, text: str) -> None:
-        """Replace the text of an open file, and do not wait."""
+        """Replace the text of an open file without waiting."""
         self.versions[name] += 1
         self.diagnostics.pop(self.uri(name), None)
         document = {"uri": self.uri(name), "version": self.versions[name]}
         self.notify("textDocument/didChange", textDocument=document, contentChanges=[{"text": text}])
 
     def published(self, name: str) -> list[Any]:
-        """The diagnostics of an open file, once they were sent."""
+        """Return the diagnostics of an open file, once the server has sent them."""
         while self.uri(name) not in self.diagnostics:
             self._next()
         return self.diagnostics[self.uri(name)]
 
     def ask(self, feature: str, name: str, line: int | None = None, character: int = 0, **more: Any) -> Any:
-        """The answer to `textDocument/feature`, at a position if one is given."""
+        """Return the response to `textDocument/feature`, at a position if one is given."""
         at = {} if line is None else {"position": {"line": line, "character": character}}
         return self.request(f"textDocument/{feature}", textDocument={"uri": self.uri(name)}, **at, **more)
 
     def hints(self, name: str) -> dict[int, str]:
-        """The inlay hints of a file by line."""
+        """Return the inlay hints of a file by line."""
         everything = {"start": {"line": 0, "character": 0}, "end": {"line": 100_000, "character": 0}}
         return {hint["position"]["line"]: hint["label"] for hint in self.ask("inlayHint", name, range=everything)}

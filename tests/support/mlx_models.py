@@ -1,4 +1,4 @@
-"""Live modules of MLX in float64: with given weights, in evaluation, and for one step of training."""
+"""Live modules of MLX in float64: with given weights, in evaluation mode, and for one step of training."""
 
 from __future__ import annotations
 
@@ -29,50 +29,50 @@ mx.set_default_device(mx.cpu)
 
 
 def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> Any:
-    """A model with these weights in float64, in training mode."""
+    """Return a model with these weights in float64, in training mode."""
     makers = {name: (lambda value=value: np.asarray(value, np.float64)) for name, value in weights.items()}
     return module.make(network, Weights(makers), **options)
 
 
 def initial(network: Network) -> dict[str, Array]:
-    """The values that the file draws for itself."""
+    """Return the values with which the generated file initialises a model."""
     mx.random.seed(0)
     return values(module.make(network))
 
 
 def loading(network: Network) -> tuple[Any, Callable[[str], None]]:
-    """A model of the file, and its method that loads weights."""
+    """Return a model of the generated file, and its method that loads weights."""
     model = module.make(network)
     return model, model.load_weights
 
 
 def in_evaluation(model: Any, network: Network, x: Array) -> dict[str, Array]:
-    """The outputs of a model in evaluation mode."""
+    """Return the outputs of a model in evaluation mode."""
     return dict(module.outputs(model.eval(), x))
 
 
 def evaluated(network: Network, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
-    """The outputs in evaluation mode, in float64."""
+    """Return the outputs of a network in evaluation mode, in float64."""
     return in_evaluation(model_of(network, weights), network, x)
 
 
 def arrays(tree: Any) -> dict[str, Array]:
-    """The arrays of a tree by name."""
+    """Return the arrays of a tree by name."""
     return {name: np.array(value) for name, value in tree_flatten(tree)}
 
 
 def values(model: Any) -> dict[str, Array]:
-    """The parameters and statistics of a model by path."""
+    """Return the parameters and statistics of a model by path."""
     return arrays(model.parameters())
 
 
 def given(x: Array) -> mx.array:
-    """A batch with channels last."""
+    """Return a batch with channels last."""
     return module.array(np.moveaxis(x, 1, -1))
 
 
 def by_mlx(network: Network, weights: Mapping[str, Array], x: Array, **options: Any) -> Step:
-    """A step of the generated module."""
+    """Return one step of the generated module."""
     model = model_of(network, weights, **options)
     outputs: dict[str, Any] = {}
 
@@ -88,24 +88,24 @@ def by_mlx(network: Network, weights: Mapping[str, Array], x: Array, **options: 
 
 
 def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:
-    """The same step of the generated PyTorch module, by the names of MLX and with its axes."""
+    """Return the same step of the generated PyTorch module, with the names and axes of MLX."""
     return training_steps.by_torch(network, weights, x, tensors.places(network))
 
 
 def seed() -> None:
-    """Start the random numbers of all models."""
+    """Seed the random generator of all models."""
     mx.random.seed(0)
 
 
 def slopes(model: Any, x: Array) -> tuple[Array, Array]:
-    """The outputs of a vector in training, and the gradients of their sum."""
+    """Return the outputs of a vector in training mode, and the gradients of their sum."""
     values = module.array(x)
     (found,), (gradients,) = mx.vjp(model, [values], [mx.ones_like(values)])
     return np.array(found), np.array(gradients)
 
 
 def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> list[float]:
-    """The losses of steps of SGD on one batch."""
+    """Return the losses of steps of SGD on one batch."""
     targets = mx.array(labels)
     step = nn.value_and_grad(model, lambda x: nn.losses.cross_entropy(model(x), targets, reduction="mean"))
     losses = []
@@ -119,7 +119,7 @@ def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> lis
 
 @contextmanager
 def drawing(drawn: Drawn) -> Iterator[None]:
-    """A context in which merges draw these numbers; functions with other arguments draw their own."""
+    """Let merges draw these random numbers; calls with other arguments draw their own."""
     left, own = iter(drawn.merges), mx.random.uniform
 
     def uniform(*more: Any, shape: Sequence[int] = (), **bounds: Any) -> Any:
@@ -136,9 +136,11 @@ def drawing(drawn: Drawn) -> Iterator[None]:
 
 @contextmanager
 def in_double() -> Iterator[None]:
-    """A context in which MLX computes in float64. Its convolutions have none with groups, dilation or gradients, and its exponential
-    and error functions, its layer normalisation and the positions of its upsampling are rounded to float32; here they are sums,
-    products and powers."""
+    """Let MLX compute in float64.
+
+    MLX has no float64 convolutions with groups, dilation or gradients, and rounds its exponential and error functions,
+    layer normalisation and upsampling positions to float32. This context replaces them by sums, products and powers.
+    """
     by_axes = {"conv": _conv, "conv_transpose": _conv_transpose}
     own = {
         **{f"{name}{axes}d": function for name, function in by_axes.items() for axes in (1, 2, 3)},
@@ -170,7 +172,7 @@ def _softmax(x: Any, axis: int) -> Any:
 
 
 def _erf(x: Any) -> Any:
-    """Abramowitz and Stegun 7.1.6, a series of positive terms; beyond 6, the value is 1."""
+    """Return the error function by a series of positive terms (Abramowitz and Stegun 7.1.6); beyond 6, the value is 1."""
     x = mx.clip(x, -6, 6)
     term = total = x
     for n in range(1, 150):
@@ -186,7 +188,7 @@ def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
 
 
 def _scaled_indices(n: int, scale: float, align_corners: bool, dim: int, ndims: int) -> Any:
-    """The positions in an axis of the values that an upsampled axis takes, which MLX rounds to float32."""
+    """Return the positions at which upsampling reads an axis, in float64; MLX rounds them to float32."""
     assert not align_corners
     positions = (np.arange(int(scale * n)) + 0.5) / scale - 0.5
     return module.array(positions).reshape([-1 if at == dim else 1 for at in range(ndims)])
@@ -197,7 +199,7 @@ def _each(size: Any, axes: int) -> tuple[int, ...]:
 
 
 def _conv(x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
-    """The sum over the positions of the kernel."""
+    """Return a convolution, as a sum over the positions of the kernel."""
     out, *kernel, _ = weight.shape
     axes = len(kernel)
     stride, dilation = _each(stride, axes), _each(dilation, axes)
@@ -219,7 +221,7 @@ def _conv(x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any 
 def _conv_transpose(
     x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, output_padding: Any = 0, groups: int = 1
 ) -> Any:
-    """The convolution of a map with zeros between its values with the kernel turned round."""
+    """Return a transposed convolution: zeros are inserted between the values, and the kernel is reversed."""
     kernel = weight.shape[1:-1]
     axes = len(kernel)
     for axis, step in enumerate(_each(stride, axes), 1):

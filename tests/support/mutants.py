@@ -1,8 +1,8 @@
-"""Mistakes that a compiler of this kind makes, each planted into ours for a while: what catches them proves something.
+"""Typical compiler bugs, each planted into rescompile for one test: a test suite that detects them proves something.
 
-A mutant of the ONNX backend or of a pass leaves the tree alone, so the interpreter of the tree sees it. A mutant of what
-makes the tree misleads the interpreter too: those are for the networks of this module, computed by hand from what their
-text means. The module holds nothing but the mistakes and these networks; `test_mutants.py` lets them loose.
+A bug in the ONNX backend or in a pass does not affect the tree, so the interpreter of the tree detects it. A bug in
+elaboration misleads the interpreter too; the networks of this module, computed by hand from the meaning of their text,
+detect those. This module contains only the bugs and these networks; `test_mutants.py` runs them.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ onnx_graph: Any = import_module("rescompile.backends.onnx.graph")
 onnx_ops: Any = import_module("rescompile.backends.onnx.ops")
 Patch = pytest.MonkeyPatch
 
-#: The mistakes by their names: of what is made of the tree, and of what makes the tree.
+#: The bugs by name: those in passes and backends, and those in elaboration.
 OF_BACKENDS: dict[str, Callable[[Patch], None]] = {}
 OF_THE_TREE: dict[str, Callable[[Patch], None]] = {}
 
 
 def planted(where: dict[str, Callable[[Patch], None]]) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
-    """List a function that plants a mistake under its name."""
+    """Register a function that plants a bug under its name."""
 
     def enlist(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
         where[plant.__name__] = plant
@@ -76,11 +76,11 @@ def planted(where: dict[str, Callable[[Patch], None]]) -> Callable[[Callable[[Pa
     return enlist
 
 
-# --- the ONNX backend: one rule gone wrong ----------------------------------------------------------------------------
+# --- the ONNX backend: one wrong rule ---------------------------------------------------------------------------------
 
 
 def rule(name: str, kind: type[Kind], change: Callable[..., str]) -> None:
-    """A mistake in the row of one op: `change` gets the right rule and its arguments."""
+    """Plant a bug in the rule of one op: `change` gets the right rule and its arguments."""
 
     def plant(patch: Patch) -> None:
         right = onnx_ops.RULES[kind]
@@ -90,7 +90,7 @@ def rule(name: str, kind: type[Kind], change: Callable[..., str]) -> None:
 
 
 def other(**changes: Callable[[Any], Any]) -> Callable[..., str]:
-    """The right rule for an op with other attributes."""
+    """Return the right rule for an op with other attributes."""
 
     def change(right: Any, graph: Any, name: str, op: Op, kind: Any, value: str) -> str:
         return right(graph, name, op, replace(kind, **{key: new(kind) for key, new in changes.items()}), value)
@@ -99,7 +99,7 @@ def other(**changes: Callable[[Any], Any]) -> Callable[..., str]:
 
 
 def edited(edit: Callable[[Any, Op, Any], None]) -> Callable[..., str]:
-    """The right rule, whose last node is then changed."""
+    """Return the right rule, whose last node is then edited."""
 
     def change(right: Any, graph: Any, name: str, op: Op, kind: Any, value: str) -> str:
         made = right(graph, name, op, kind, value)
@@ -211,7 +211,7 @@ rule("adaptive_avgpool_transposed", AdaptiveAvgPool, other(size=lambda kind: kin
 
 
 def merge(name: str, change: Callable[[Parallel, list[str]], tuple[Parallel, list[str]]]) -> None:
-    """A mistake in how branches are merged."""
+    """Plant a bug in the merge of branches."""
 
     def plant(patch: Patch) -> None:
         right = onnx_graph.merge
@@ -225,7 +225,7 @@ def merge(name: str, change: Callable[[Parallel, list[str]], tuple[Parallel, lis
 
 
 def only(word: str, change: Callable[[list[str]], list[str]]) -> Callable[..., tuple[Parallel, list[str]]]:
-    """A change of the branches of one kind of merge."""
+    """Return a change of the branches of one kind of merge."""
     return lambda node, branches: (node, change(branches) if node.merge == word else branches)
 
 
@@ -347,7 +347,7 @@ def batch_of_one(patch: Patch) -> None:
 
 
 def fold(name: str, change: Callable[[Any, str, str, Norm], Mapping[str, Callable[[Array], Array]]]) -> None:
-    """A mistake in what one fold makes: `change` gives, for `weight` and `bias`, what becomes of the right values."""
+    """Plant a bug in the result of folding: `change` gets the right values of `weight` and `bias`."""
 
     def plant(patch: Patch) -> None:
         right = folding._Folder.fold
@@ -404,7 +404,7 @@ fold("fold_scales_inputs_where_square", along_the_inputs)
 
 
 def reads(name: str, change: Callable[[ThreadRules[Any]], Mapping[str, Any]]) -> None:
-    """A mistake in which norm is found for a layer: `change` gives other rules than the right ones."""
+    """Plant a bug in the search for the norm of a layer: `change` returns rules other than the right ones."""
 
     def plant(patch: Patch) -> None:
         right = folding.thread
@@ -422,7 +422,7 @@ reads(
     "fold_past_an_activation",
     of_op(lambda right, name, node, layer: layer if isinstance(node.kind, Act) else right(name, node, layer)),
 )
-# The layer before a merge belongs to all its branches.
+# All branches of a merge share the layer before it.
 reads(
     "fold_into_what_a_shortcut_reads_too",
     lambda rules: {"split": lambda path, node, layer: [layer, *[None] * (len(node.branches) - 1)]},
@@ -431,7 +431,7 @@ reads(
 
 @planted(OF_BACKENDS)
 def fold_of_group_norms_too(patch: Patch) -> None:
-    """As if a group norm were a batch norm whose statistics are 0 and 1."""
+    """A group norm is folded like a batch norm with statistics 0 and 1."""
     right_thread, right_fold = folding.thread, folding._Folder.fold
 
     def thread(root: Node, first: Any, rules: ThreadRules[Any]) -> Any:
@@ -471,11 +471,11 @@ def fold_scales_no_bias_by_survival(patch: Patch) -> None:
     patch.setattr(folding._Folder, "scale_last", wrong)
 
 
-# --- what makes the tree ----------------------------------------------------------------------------------------------
+# --- elaboration ------------------------------------------------------------------------------------------------------
 
 
 def in_block(name: str, word: str, old: str, new: str) -> None:
-    """A mistake in a block of the library."""
+    """Plant a bug in a block of the library."""
 
     def plant(patch: Patch) -> None:
         right = library.block
@@ -548,7 +548,7 @@ def no_shortcut_as_identity(patch: Patch) -> None:
 
 
 def merged(name: str, change: Callable[[list[Series], str], list[Series]]) -> None:
-    """A mistake in the order of branches as the tree has them."""
+    """Plant a bug in the order of branches in the tree."""
 
     def plant(patch: Patch) -> None:
         right = MergeBuilder.build
@@ -646,17 +646,17 @@ def features_taken_too_early(patch: Patch) -> None:
 
 @dataclass(frozen=True)
 class Hand:
-    """A few ops on named weights, for writing down what a spec means; a bias is there only if it is said to be."""
+    """A few ops on named weights, for expected outputs written by hand; an op has a bias only if `bias` is true."""
 
     weights: Mapping[str, Array]
     x: Array
 
     def own(self, name: str, *parts: str) -> dict[str, Array]:
-        """The tensors of one op in the precision of the input."""
+        """Return the tensors of one op in the precision of the input."""
         return {part: np.asarray(self.weights[f"{name}.{part}"], self.x.dtype) for part in parts}
 
     def conv(self, name: str, x: Array, *, bias: bool = False, **attributes: Any) -> Array:
-        """A convolution; `padding` is 0 if not given."""
+        """Return the output of a convolution; `padding` defaults to 0."""
         own = self.own(name, "weight", *(["bias"] if bias else []))
         height, width = own["weight"].shape[2:]
         sizes = {key: (n, n) if isinstance(n, int) and key != "groups" else n for key, n in attributes.items()}
@@ -664,13 +664,13 @@ class Hand:
         return OPS[Conv](kind, x, own)
 
     def norm(self, name: str, x: Array, eps: float = 1e-5) -> Array:
-        """A batch norm."""
+        """Return the output of a batch norm."""
         return OPS[Norm](Norm(eps=eps), x, self.own(name, "weight", "bias", "running_mean", "running_var"))
 
 
 @dataclass(frozen=True)
 class Known:
-    """A spec and its outputs, computed from what its text means."""
+    """A spec and its outputs, computed from the meaning of its text."""
 
     text: str
     outputs: Callable[[Hand], dict[str, Array]]
@@ -692,7 +692,7 @@ BY_HAND: dict[str, Known] = {}
 
 
 def known(text: str) -> Callable[[Callable[[Hand], dict[str, Array]]], Any]:
-    """List a spec with its outputs, under the name of the function that computes them."""
+    """Register a spec with its outputs, under the name of the function that computes them."""
 
     def enlist(outputs: Callable[[Hand], dict[str, Array]]) -> Any:
         name = outputs.__name__
@@ -719,7 +719,8 @@ network:
   - more: {block: unit, depth: 2, eps: 0.01, stride: {each: [1, 2]}}
 """)
 def values_per_copy(hand: Hand) -> dict[str, Array]:
-    """Row before defaults before block; first and rest; each; and a stride for the first copy only, unless said."""
+    """A row takes precedence over defaults, and these over the block; `first` and `rest`; `each`; and a stride that
+    applies to the first copy only, unless given per copy."""
     x = hand.x
     for index, (stride, eps, slope) in enumerate([(2, 0.5, 0.1), (1, 0.05, 0.3), (1, 0.05, -0.2)]):
         x = hand.conv(f"stage.{index}.conv", x, stride=stride, padding=1)
@@ -742,7 +743,7 @@ network:
   - stage: {block: plain, depth: 3}
 """)
 def values_per_copy_of_an_op(hand: Hand) -> dict[str, Array]:
-    """An op in a block may have a value per copy, though nothing else in the block says which copy it is."""
+    """An op in a block may have a value per copy, even if nothing else in the block depends on the copy."""
     x = hand.x
     for index, eps in enumerate([0.5, 0.02, 0.2]):
         x = hand.norm(f"stage.{index}.norm", hand.conv(f"stage.{index}.conv", x, padding=1, bias=index == 0), eps)
@@ -755,7 +756,7 @@ network:
   - layer1: {block: bottleneck, depth: 2, width: 6, stride: 2, base_width: 32, cardinality: 2, expansion: 2}
 """)
 def bottleneck(hand: Hand) -> dict[str, Array]:
-    """The stride is the 3x3's; two groups of half the width; a projection where the shape changes."""
+    """The 3x3 convolution has the stride; two groups of half the width; a projection if the shape changes."""
     x = hand.x
     for index, stride in enumerate([2, 1]):
         path = f"layer1.{index}"
@@ -774,7 +775,7 @@ network:
   - layer1: {block: preact_bottleneck, depth: 2, width: 3, stride: 2, expansion: 2}
 """)
 def preact_bottleneck(hand: Hand) -> dict[str, Array]:
-    """Where the channels change, the shortcut reads what the first norm and act have made; elsewhere the sum itself."""
+    """If the channels change, the shortcut takes the output of the first norm and activation, otherwise the sum itself."""
     x = hand.x
     for index, stride in enumerate([2, 1]):
         path = f"layer1.{index}"
@@ -797,7 +798,8 @@ network:
   - paths: {parallel: {merge: add, split: true, copies: in_channels // 7, branch: [c2: {conv: {channels: 3, kernel: 1}}, {scale: copy + 2}]}}
 """)
 def split_channels(hand: Hand) -> dict[str, Array]:
-    """The first branch has the first channels, and as many as each other; what is split need not come together as it was."""
+    """The first branch gets the first channels, and all get equally many; parts may be merged in other ways than by
+    concat."""
     x = np.concatenate([hand.x[:, :3], hand.conv("c1", hand.x[:, 3:])], axis=1)
     x = np.concatenate([x, np.tanh(x)], axis=1)
     return {"logits": 2 * hand.conv("paths.0.c2", x[:, :7]) + 3 * hand.conv("paths.1.c2", x[:, 7:])}
@@ -816,7 +818,8 @@ network:
         branches: [identity, [global_avgpool, fc: {conv: {channels: in_channels, kernel: 1}}, sigmoid]]
 """)
 def library_blocks(hand: Hand) -> dict[str, Array]:
-    """No act before the addition; `none` is no addition at all; a dense layer's output comes after its input."""
+    """There is no activation before the addition; `none` removes the addition; the output of a dense layer follows its
+    input."""
     x = hand.conv("conv", hand.x, padding=1)
     for path, kept in (("layer1.0", True), ("layer2.0", False)):
         y = relu(hand.norm(f"{path}.bn1", hand.conv(f"{path}.conv1", x, padding=1)))
@@ -847,7 +850,7 @@ network:
 features: [stage.unit1.c2, stage.unit2, stage.unit2.c2]
 """)
 def conditions_and_features(hand: Hand) -> dict[str, Array]:
-    """What depends on the copy; a let, evaluated at the block's input; features come after their part."""
+    """Conditions that depend on the copy; a let, evaluated at the block's input; features after their part."""
     x, taken = hand.x, {}
     for index, (act, factor) in enumerate([(relu, 1), (np.tanh, 3), (relu, 3)]):
         path = f"stage.unit{index + 1}"
@@ -869,7 +872,8 @@ network:
   - adaptive_avgpool: [3, 2]
 """)
 def pools(hand: Hand) -> dict[str, Array]:
-    """A window that would start in the far padding is left out; zeros come last; bins of a map of 4 in 3 overlap."""
+    """A window that would start in the padding at the end is omitted; zeros come last; the 3 bins of a map of size 4
+    overlap."""
     padded = np.pad(hand.x, ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=-np.inf)
     x = padded.reshape(len(padded), 2, 4, 2, 4, 2).max(axis=(3, 5))[:, :, :, ::2]
     x = hand.conv("fc", np.concatenate([x, np.zeros_like(x[:, :1])], axis=1))
@@ -892,13 +896,13 @@ network:
 survival: {schedule: linear, last: 0.4, unit: batch, rescale: test}
 """)
 def survival_of_three(hand: Hand) -> dict[str, Array]:
-    """p = 0.8, 0.6, 0.4 for the three outermost residuals: on the branch, not on the gate, the shortcut or inside."""
+    """p = 0.8, 0.6, 0.4 for the three outermost residuals: for the branch, not for gates, shortcuts or inner residuals."""
     x = hand.x + np.asarray(0.8, hand.x.dtype) * hand.conv("c1", hand.x)
     y = hand.conv("c2", x, padding=1)
     y = y + hand.conv("c3", y)
     gate = sigmoid(hand.conv("g", x, bias=True))
     x = gate * (np.asarray(0.6, x.dtype) * y) + (1 - gate) * x
-    # 6 rows and 7 columns in threes from -1: rows -1..1, 2..4, 5..7, of which row 6 is padding and row 7 nothing at all.
+    # Windows of 3 on 6 rows and 7 columns start at -1: rows -1..1, 2..4, 5..7, where row 6 is padding and row 7 is outside.
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     rows, columns = [slice(0, 3), slice(3, 6), slice(6, 8)], [slice(0, 3), slice(3, 6), slice(6, 9)]
     x = np.stack([np.stack([padded[:, :, r, c].mean(axis=(2, 3)) for c in columns], -1) for r in rows], -2)

@@ -1,6 +1,6 @@
-"""Texts of the zoo and of the block library after slips, pranks and attacks, from a seed: what a spec file may be by mistake.
+"""Random mutations of the specs of the zoo and of the block library: typos, and broken or hostile input.
 
-Each is held to the promise of bad input: right, or refused by a documented error, within a second and 150 MB.
+Each must be accepted, or rejected by a documented error, within a second and 150 MB.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ EXPRESSIONS = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """A text of a spec, and the settings of its command line."""
+    """The text of a spec, and the settings of its command line."""
 
     text: str
     settings: tuple[str, ...]
 
 
 def mutant(seed: int) -> Mutant:
-    """The case of a seed, always the same."""
+    """Return the case of a seed, always the same."""
     rng = random.Random(seed)
     word = rng.choice(sorted(_sources()))
     text = _sources()[word]
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         text = rng.choice(MUTATIONS)(rng, text) or "x"
-    if (base := _users().get(word)) is not None:  # a block: in a network that uses it
+    if (base := _users().get(word)) is not None:  # a block is tested in a network that uses it
         body = "".join(f"    {line}\n" for line in text.splitlines())
         text = f"rescompile: 1\nname: mutant\nextends: {base}\nblocks:\n  {word[1:]}:\n{body}"
     settings = (f"{rng.choice(PATHS)}={rng.choice((*EXTREMES, *VOCABULARY))}",) if rng.random() < 0.1 else ()
@@ -80,14 +80,14 @@ PATHS = (
 
 @cache
 def _sources() -> dict[str, str]:
-    """The texts: networks by name, blocks by `@name`."""
+    """Return the texts: networks by name, blocks by `@name`."""
     zoo = {name: path.read_text(encoding="utf-8") for name, path in library.zoo().items()}
     return zoo | {f"@{name}": library.blocks()[name[1:]].read_text(encoding="utf-8") for name in _users()}
 
 
 @cache
 def _users() -> dict[str, str]:
-    """A network for each block that the zoo uses."""
+    """Return a network for each block that the zoo uses."""
     return {
         f"@{word}": name
         for name in sorted(library.zoo(), reverse=True)
@@ -96,7 +96,7 @@ def _users() -> dict[str, str]:
 
 
 def parts(rng: random.Random, text: str) -> list[str]:
-    """The lines of a text, or its tokens."""
+    """Return the lines of a text, or its tokens."""
     return text.splitlines(keepends=True) if rng.random() < 0.3 else TOKEN.findall(text)
 
 
@@ -123,7 +123,7 @@ def _swap(rng: random.Random, text: str) -> str:
 
 
 def _splice(rng: random.Random, text: str) -> str:
-    """Lines of another text among those of this one."""
+    """Insert lines of another text among those of this one."""
     lines, other = text.splitlines(keepends=True), rng.choice([*_sources().values()]).splitlines(keepends=True)
     start, at = rng.randrange(len(other)), rng.randrange(len(lines) + 1)
     return "".join([*lines[:at], *other[start : start + rng.randint(1, 6)], *lines[at:]])
@@ -137,7 +137,7 @@ def _indent(rng: random.Random, text: str) -> str:
 
 
 def _replace(choose: Callable[[random.Random], str], pattern: re.Pattern[str]) -> Callable[[random.Random, str], str]:
-    """Another text in place of one match of a pattern."""
+    """Return a mutation that replaces one match of a pattern."""
 
     def mutate(rng: random.Random, text: str) -> str:
         found = list(pattern.finditer(text))
@@ -158,7 +158,7 @@ def _insert(choose: Callable[[random.Random], str]) -> Callable[[random.Random, 
 
 
 def _nest(rng: random.Random, text: str) -> str:
-    """A token inside many brackets, some of which may never close."""
+    """Put a token inside many brackets, some of which may not be closed."""
     opened, closed = rng.choice(
         (("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", ""), ("(", ")"), ("[&a ", "]"), ("- - ", ""))
     )

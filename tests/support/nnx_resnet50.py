@@ -1,7 +1,7 @@
-"""ResNet-50 in Flax NNX by hand, from the paper and torchvision's choices: what generated source is compared with.
+"""ResNet-50 in Flax NNX, written by hand from the paper with torchvision's choices: a reference for generated source.
 
-He et al. 2015, table 1, bottlenecks of figure 5 right. As in torchvision, the stride stands on the 3x3 convolution, padding is
-symmetric, and the projection is a 1x1 convolution with a norm. Weights are read from the names of torchvision.
+He et al. 2015, table 1, with the bottlenecks of figure 5 right. As in torchvision, the 3x3 convolution has the stride,
+padding is symmetric, and the projection is a 1x1 convolution with a norm. Weights are loaded by torchvision's names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEPTHS = (3, 4, 6, 3)
 
 
 class ConvNorm(nnx.Module):
-    """A convolution without bias, and batch normalisation."""
+    """A convolution without bias, followed by batch normalisation."""
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -> None:
         border = (size - 1) // 2
@@ -32,7 +32,7 @@ class ConvNorm(nnx.Module):
         return self.norm(self.conv(x))
 
     def read(self, state: Mapping[str, Any], conv: str, norm: str) -> None:
-        """Take the tensors of a state dict."""
+        """Load the tensors from a state dict."""
         self.conv.kernel.set_value(jnp.asarray(np.transpose(state[f"{conv}.weight"], (2, 3, 1, 0))))
         for variable, name in (
             (self.norm.scale, "weight"), (self.norm.bias, "bias"),
@@ -42,7 +42,7 @@ class ConvNorm(nnx.Module):
 
 
 class Residual(nnx.Module):
-    """1x1, 3x3, 1x1, and the identity or a projection."""
+    """A bottleneck of 1x1, 3x3 and 1x1 convolutions, with the identity or a projection as shortcut."""
 
     def __init__(self, inputs: int, width: int, stride: int, rngs: nnx.Rngs) -> None:
         self.reduce = ConvNorm(inputs, width, 1, 1, rngs)
@@ -57,7 +57,7 @@ class Residual(nnx.Module):
         return jax.nn.relu(self.expand(y) + shortcut)
 
     def read(self, state: Mapping[str, Any], scope: str) -> None:
-        """Take the tensors of a state dict."""
+        """Load the tensors from a state dict."""
         for number, part in enumerate((self.reduce, self.spatial, self.expand), 1):
             part.read(state, f"{scope}.conv{number}", f"{scope}.bn{number}")
         if self.project is not None:
@@ -65,7 +65,7 @@ class Residual(nnx.Module):
 
 
 class ResNet50(nnx.Module):
-    """The network on images with the channels last, in evaluation mode."""
+    """The network for images with channels last, in evaluation mode."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.stem = ConvNorm(3, 64, 7, 2, rngs)
@@ -87,7 +87,7 @@ class ResNet50(nnx.Module):
         return self.head(x.mean((1, 2)))
 
     def read(self, state: Mapping[str, Any]) -> None:
-        """Take the tensors of a state dict with the names of torchvision."""
+        """Load the tensors from a state dict with torchvision's names."""
         self.stem.read(state, "conv1", "bn1")
         scopes = (f"layer{row}.{number}" for row, depth in enumerate(DEPTHS, 1) for number in range(depth))
         for block, scope in zip(self.blocks, scopes, strict=True):

@@ -1,4 +1,4 @@
-"""Small trees by hand, and every op over a grid of its attributes: what tests of single ops share."""
+"""Constructors of small trees, and every op on a grid of its attributes, for tests of single ops."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from rescompile.ir.window_evaluation import Array
 Weights = dict[str, Array]
 
 
-# Small trees by hand: every constructor derives the shape after it, so that a test reads like a block.
+# Each constructor derives its output shape, so that a test reads like a block.
 
 
 def op(name: str, kind: Kind, shape: Shape) -> Op:
@@ -74,7 +74,7 @@ def parallel(
 
 
 def a(name: str, kind: Kind) -> Callable[[Shape], Op]:
-    """A step of `series`: an op."""
+    """Return a step of `series` that is an op."""
     return lambda shape: op(name, kind, shape)
 
 
@@ -83,7 +83,7 @@ def network(root: Series) -> Network:
 
 
 def random_weights(net: Network, seed: int = 0) -> Weights:
-    """Values for every tensor; variances are positive, and nothing is at its initial value."""
+    """Return random values for every tensor; variances are positive, and no tensor has its initial value."""
     rng = np.random.default_rng(seed)
     return {
         name: rng.uniform(0.5, 2, p.shape) if name.endswith("running_var") else rng.standard_normal(p.shape)
@@ -96,7 +96,7 @@ def random_input(shape: Shape, batch: int = 2, seed: int = 1) -> Array:
 
 
 def grid(make: Callable[..., Kind], shapes: list[Shape], **choices: list[Any]) -> Iterator[tuple[Kind, Shape]]:
-    """Every combination of attributes that is a valid op on the shape."""
+    """Yield every combination of attributes that is valid for one of the shapes."""
     for values in product(*choices.values()):
         for shape in shapes:
             try:
@@ -115,7 +115,7 @@ WINDOWS: dict[str, list[Any]] = {
 }
 MAPS: list[Shape] = [(2, 7, 8), (1, 6, 5)]
 
-#: The cases of two axes and of vectors.
+#: The cases with two axes, and those of vectors.
 IMAGES: list[tuple[Kind, Shape]] = [
     *grid(
         Conv,
@@ -199,7 +199,8 @@ IMAGES: list[tuple[Kind, Shape]] = [
 
 
 def at_rank(kind: Kind, shape: Shape, axes: int) -> tuple[Kind, Shape] | None:
-    """A case of two axes on maps of one or three: the last axis, or the two and one between them; None where it is no valid op."""
+    """Return a case for maps with one or three axes, derived from two: the last axis, or both and one between them.
+    None if the op is invalid."""
 
     def turned(size: tuple[int, ...]) -> tuple[int, ...]:
         return size[1:] if axes == 1 else (size[0], max(1, sum(size) // 2), size[1])
@@ -215,7 +216,7 @@ def at_rank(kind: Kind, shape: Shape, axes: int) -> tuple[Kind, Shape] | None:
 
 
 def others() -> Iterator[tuple[Kind, Shape]]:
-    """The cases of one and three axes: of three a share, since there are thousands."""
+    """Yield cases with one and three axes, a selection of the thousands."""
     for axes in (1, 3):
         made = (at_rank(kind, shape, axes) for kind, shape in IMAGES if len(shape) == 3)
         different = list(dict.fromkeys(case for case in made if case is not None))
@@ -224,6 +225,6 @@ def others() -> Iterator[tuple[Kind, Shape]]:
             yield from [case for case in different if case[0].word == word][:: max(1, count // EACH)]
 
 
-#: Cases of each op with another number of axes.
+#: The number of cases of each op with one or three axes.
 EACH = 60
 CASES: list[tuple[Kind, Shape]] = [*IMAGES, *others()]

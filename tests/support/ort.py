@@ -1,4 +1,4 @@
-"""Running a model in ONNX Runtime, as tests do it: on the CPU, from bytes or a file, all outputs by name."""
+"""Running a model in ONNX Runtime on the CPU, from bytes or a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ Array = NDArray[Any]
 
 
 def ran(model: bytes | Path, feeds: Mapping[str, Array], optimised: bool = True) -> dict[str, Array]:
-    """The outputs of a model. `optimised` False keeps ONNX Runtime from rewriting the graph, so that it runs as written."""
+    """Return the outputs of a model by name. If `optimised` is False, ONNX Runtime runs the graph as written, without
+    optimisations."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="models run in ONNX Runtime: pip install 'rescompile[run]'")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -1,6 +1,7 @@
-"""The outside oracle: torchvision and timm, with weights that leave no mistake unseen, and the bound on numbers.
+"""Reference outputs of models of torchvision and timm, with random weights under which every bug shows, and error
+bounds.
 
-Import this module before torchvision, whose own operators may not load: it declares them.
+Import this module before torchvision: it declares torchvision's own operators, whose library may not load.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ torchvision_operators.declare()
 
 
 def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive: str = "") -> nn.Module:
-    """The model in evaluation mode with weights under which every mistake shows, and no activation overflows or vanishes.
+    """Return the model in evaluation mode with random weights under which every bug shows, and no activation overflows
+    or vanishes.
 
-    Fresh norms are the identity and hide one that is missing or swapped, and positive scales hide a max-pool on the wrong
-    side of a norm and its relu; so scales get random signs. The running statistics come from a forward pass on `size`
-    (batch included), which keeps a network of any depth in range, and are then moved, so that they are no one's default.
-    Only the norm called `positive` gets no negative scales. Every parameter is drawn, so the model may come without any.
+    Fresh norms are the identity and hide one that is missing or swapped, and positive scales hide a max-pool on the
+    wrong side of a norm and its relu; so scales have random signs. The running statistics come from a forward pass on
+    `size` (batch included), which keeps a network of any depth in range, and are then perturbed, so that they differ
+    from all defaults. Only the norm called `positive` has no negative scales. Every parameter is drawn, so the model
+    may be uninitialised.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -41,7 +44,8 @@ def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive:
         return torch.rand(like.shape, generator=generator) * (high - low) + low
 
     def others() -> Iterator[tuple[str, torch.Tensor]]:
-        """What is neither weight nor bias of a convolution, linear layer or batch norm: layer norms, scales, gains."""
+        """Yield the parameters of other modules than convolutions, linear layers and batch norms: layer norms, scales,
+        gains."""
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 usual = isinstance(
@@ -88,12 +92,12 @@ def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive:
 
 
 def arrays(model: nn.Module) -> dict[str, Array]:
-    """The `state_dict` as numpy arrays, without copies."""
+    """Return the `state_dict` as numpy arrays, without copies."""
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
 def outputs(model: nn.Module, x: Array) -> tuple[Array, Array]:
-    """What the model itself computes in float32, and the same in float64: same weights, same input."""
+    """Return the outputs of the model in float32 and in float64, for the same weights and input."""
     with torch.no_grad():
         single = model(torch.from_numpy(x)).numpy()
         double = copy.deepcopy(model).double()(torch.from_numpy(x).double()).numpy()
@@ -101,14 +105,15 @@ def outputs(model: nn.Module, x: Array) -> tuple[Array, Array]:
 
 
 def joined(found: Mapping[str, Array]) -> Array:
-    """The outputs of one of our networks as a peer gives them: one as it is, several flattened, in the order of their names."""
+    """Return the outputs of our network in the form of a peer: a single one as it is, several flattened and
+    concatenated in the order of their names."""
     if len(found) == 1:
         return next(iter(found.values()))
     return np.concatenate([found[name].reshape(len(found[name]), -1) for name in sorted(found)], axis=1)
 
 
 def error(found: Array, reference: Array) -> float:
-    """The relative root mean square error. Elements near zero make any element-wise relative error meaningless."""
+    """Return the relative root mean square error. Element-wise relative errors mean nothing for elements near zero."""
     assert found.shape == reference.shape, f"{found.shape} is not {reference.shape}"
     assert np.isfinite(reference).all()
     difference = np.asarray(found, np.float64) - reference
@@ -116,14 +121,14 @@ def error(found: Array, reference: Array) -> float:
 
 
 def bound(single: Array, double: Array) -> float:
-    """How far an output may be from float64: three times as far as the peer itself is in float32, and 2e-7 always.
+    """Return the largest allowed error against float64: three times that of the peer in float32, and at least 2e-7.
 
-    An absolute number would depend on the weights and so prove nothing.
+    An absolute bound would depend on the weights, and so prove nothing.
     """
     return max(3 * error(single, double), 2e-7)
 
 
 def telling(double: Array) -> float:
-    """How much the outputs for the inputs of a batch differ, relative to their size. Near 0, the network has forgotten its
-    input (vanished activations, large biases), and agreement would say little."""
+    """Return how much the outputs of a batch differ between inputs, relative to their size. Near 0, the outputs hardly
+    depend on the input (vanished activations, large biases), and a comparison would prove little."""
     return float(np.sqrt(np.mean(double.var(axis=0)) / np.mean(double**2)))

@@ -1,6 +1,7 @@
-"""Programs run by numpy, without any framework: what lowering makes is held to the tree before a template sees it.
+"""An interpreter of programs in numpy, without a framework: it compares lowering with the tree, before any template.
 
-What a program may overwrite is overwritten here, whether or not a framework would: a value that is still needed shows.
+It overwrites whatever a program allows to be overwritten, even if a framework would not: a value that is still needed
+then causes a failure.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ Outputs = dict[str, Array]
 
 
 class Plain(Dialect):
-    """A dialect of no framework: torch's traits, and a text that differs where modules do."""
+    """A dialect without a framework: torch's traits, and text that differs if modules differ."""
 
     identity = "identity"
     reserved = frozenset[str]()
@@ -108,7 +109,7 @@ class Plain(Dialect):
 
 
 class Stress(Plain):
-    """Every line ends after one op, and nothing may be overwritten."""
+    """A dialect in which every line has one op, and nothing may be overwritten."""
 
     longest = -1
 
@@ -117,27 +118,27 @@ class Stress(Plain):
 
 
 class Modules(Plain):
-    """Whatever can be a module is one."""
+    """A dialect in which every op that can be a module is one."""
 
     def applies(self, layer: Layer) -> bool:
         return False
 
 
 class Greedy(Plain):
-    """Lines as long as can be."""
+    """A dialect with lines as long as possible."""
 
     longest = 10**9
 
 
 def value_of(term: Term, scope: Scope) -> Any:
-    """The value of a term, as Python finds it."""
+    """Return the value of a term, evaluated by Python."""
     names = {"len": len, "max": max, "min": min, "int": int, "round": round}
     return eval(python(term), {"__builtins__": {}, **names}, dict(scope))
 
 
 @dataclass
 class Instance:
-    """A class with its arguments: the modules that its constructor makes."""
+    """An instance of a class with its arguments, and the modules that its constructor builds."""
 
     runner: Runner
     code: Code
@@ -149,7 +150,7 @@ class Instance:
         return self.body(self.code.body, {"x": x, **given})
 
     def body(self, statements: Sequence[Statement], local: dict[str, Any]) -> Array:
-        """Run a body up to its end."""
+        """Run a body up to its return."""
         for statement in statements:
             if isinstance(statement, Return):
                 return np.empty(0) if statement.value is None else self.value(statement.value, local)
@@ -157,7 +158,7 @@ class Instance:
         raise AssertionError("a body without an end")
 
     def run(self, statement: Statement, local: dict[str, Any]) -> None:
-        """Run a statement as evaluation does."""
+        """Run a statement in evaluation mode."""
         match statement:
             case Let(target, value):
                 local[target] = self.value(value, local)
@@ -202,13 +203,13 @@ class Instance:
                 raise AssertionError(statement)
 
     def copies(self, of: str | Stored) -> Sequence[Any]:
-        """The parallel copies of a name, or the class's own."""
+        """Return the parallel copies of a name, or the class's own."""
         if isinstance(of, str):
             return cast(Sequence[Any], self.modules[of])
         return [self.modules[str(at)] for at in range(int(self.numbers[of.name]))]
 
     def parts(self, x: Array, count: int, sizes: Sequence[int | str]) -> list[Array]:
-        """The parts of a value's channels: as many equal ones, or of these sizes."""
+        """Split a value along the channels, into equal parts or into parts of these sizes."""
         if not sizes:
             return np.split(x, count, axis=1)
         widths = [size if isinstance(size, int) else int(self.numbers[size]) for size in sizes]
@@ -217,11 +218,11 @@ class Instance:
         return np.split(x, np.cumsum(widths)[:-1], axis=1)
 
     def index(self, index: int | str) -> int:
-        """The index of a kept value."""
+        """Return the index of a kept value."""
         return index if isinstance(index, int) else int(self.numbers[index])
 
     def value(self, expr: Expr, local: Mapping[str, Any]) -> Array:
-        """The value of an expression."""
+        """Return the value of an expression."""
         match expr:
             case Var(name):
                 return local[name]
@@ -242,7 +243,7 @@ class Instance:
 
 
 def merged(how: str, values: Sequence[Array]) -> Array:
-    """Values merged, in an array of their own."""
+    """Return merged values, in a new array."""
     match how, values:
         case "add", [first, *more]:
             assert more
@@ -266,7 +267,7 @@ def merged(how: str, values: Sequence[Array]) -> Array:
 
 
 def made_op(layer: Layer, scope: Scope) -> ops.Kind:
-    """The op of a layer, its attributes evaluated."""
+    """Return the op of a layer with its attributes evaluated."""
     kind = layer.sample.kind
     sizes = {f.name for f in fields(kind) if f.metadata["attribute"].type == "size"}
     found = {name: value_of(term, scope) for name, term in layer.attributes.items()}
@@ -275,7 +276,7 @@ def made_op(layer: Layer, scope: Scope) -> ops.Kind:
 
 
 def applied(op: ops.Kind, x: Array, tensors: Mapping[str, Array], in_place: bool) -> Array:
-    """What an op gives; written over its input where it may be."""
+    """Return the output of an op, written over its input if that is allowed."""
     y = OPS[type(op)](op, x, tensors)
     if in_place and y.shape == x.shape and y is not x:
         x[...] = y
@@ -284,7 +285,7 @@ def applied(op: ops.Kind, x: Array, tensors: Mapping[str, Array], in_place: bool
 
 
 class Runner:
-    """Makes the modules of a program, under the names of the tensors that they own."""
+    """A builder of the modules of a program, which records the names of the tensors that they own."""
 
     def __init__(self, program: Program, weights: Mapping[str, Array]) -> None:
         self.codes = {id(code.of): code for code in program.classes}
@@ -294,7 +295,7 @@ class Runner:
         self.root = self.instance(program.plan.root, {}, {}, "")
 
     def instance(self, of: Class, given: Mapping[str, Term], scope: Scope, path: str) -> Instance:
-        """An instance of a class."""
+        """Return an instance of a class."""
         own = arguments(of.arguments, given, scope)
         for name, term in of.lets:
             own[name] = value_of(term, own)
@@ -329,13 +330,13 @@ class Runner:
         return made
 
     def listed(self, part: Entry, scope: Scope, path: str) -> Module:
-        """A module, or the identity where its condition is false."""
+        """Return a module, or the identity if its condition is false."""
         if part.when is not None and not value_of(part.when, scope):
             return self.made(part.otherwise, scope, f"{path}{part.name}.") if part.otherwise else lambda x: x
         return self.made(part.make, scope, f"{path}{part.name}.")
 
     def made(self, make: Make, scope: Scope, path: str) -> Module:
-        """A module."""
+        """Return a module."""
         match make:
             case MakeDropPath():
                 return None  # evaluation merges by definition
@@ -363,7 +364,7 @@ class Runner:
                 return chained(found)
 
     def copies(self, make: Repeated, scope: Scope, path: str, start: int = 0) -> Iterator[tuple[str, Module]]:
-        """The copies of a stage with their names."""
+        """Return the copies of a stage with their names."""
         stage = make.stage
         own = arguments(stage.arguments, make.arguments, scope)
         for index in range(own["depth"]):
@@ -374,9 +375,9 @@ class Runner:
                 own["in_channels"] = value_of(stage.then, here)
 
     def layer(self, layer: Layer, in_place: bool, scope: Scope, path: str) -> Module:
-        """An op with its tensors."""
+        """Return an op with its tensors."""
         op, sample = made_op(layer, scope), layer.sample
-        owns = sample.kind.parameters(sample.input)  # other modules are not told their channels
+        owns = sample.kind.parameters(sample.input)  # other modules do not know their channels
         owned = op.parameters((value_of(layer.channels, scope), *sample.input[1:])) if owns else ()
         self.names += [f"{path}{parameter.name}" for parameter in owned]
         tensors = {parameter.name: self.weights[f"{path}{parameter.name}"] for parameter in owned}
@@ -386,14 +387,14 @@ class Runner:
 
 
 def arguments(listed: Sequence[Any], given: Mapping[str, Term], scope: Scope) -> dict[str, Any]:
-    """The values of arguments at a call."""
+    """Return the values of the arguments of a call."""
     assert set(given) <= {argument.name for argument in listed}
     return {a.name: value_of(given[a.name], scope) if a.name in given else value_of(a.default, {}) for a in listed}
 
 
 @dataclass
 class Chain:
-    """Modules one after the other."""
+    """Modules that run in sequence."""
 
     modules: Sequence[Module]
 
@@ -404,12 +405,12 @@ class Chain:
 
 
 def chained(modules: Sequence[Module]) -> Chain:
-    """Modules one after the other."""
+    """Return a chain of modules."""
     return Chain([each for module in modules for each in (module.modules if isinstance(module, Chain) else [module])])
 
 
 def run(program: Program, weights: Mapping[str, Array], x: Array) -> tuple[Outputs, list[str]]:
-    """The outputs of a program in evaluation, and the names of its tensors in the order in which they are made."""
+    """Return the outputs of a program in evaluation mode, and the names of its tensors in order of construction."""
     runner = Runner(program, weights)
     logits = runner.root(x.copy())
     return runner.outputs if LOGITS in runner.outputs else {LOGITS: logits, **runner.outputs}, runner.names

@@ -1,4 +1,4 @@
-"""The random numbers with which a step of training merges branches: drawn here for PyTorch, and given to another framework."""
+"""The random numbers by which a training step merges branches: drawn for PyTorch, and passed to another framework."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ Array = NDArray[Any]
 
 @dataclass
 class Drawn:
-    """The numbers of one step in the order of PyTorch: those of each merge, uniform between 0 and 1; before them, if the network drops
-    columns, the column of each draw and the number of columns, and the uniform number that decides whether it counts."""
+    """The random numbers of one step in the order of PyTorch: those of each merge, uniform in [0, 1). If the network
+    has drop-path columns, also the column of each draw, the number of columns, and the uniform number that decides
+    whether a column is used."""
 
     merges: list[Array] = field(default_factory=list)
     columns: int = 0
@@ -28,11 +29,11 @@ class Drawn:
 
 @contextmanager
 def in_torch(seed: int) -> Iterator[Drawn]:
-    """A context for one step of a PyTorch module, which draws these numbers; residuals survive."""
+    """Record the random numbers of one step of a PyTorch module; residuals always survive."""
     random, drawn = np.random.default_rng(seed), Drawn()
 
     def rand(shape: Sequence[int], device: object) -> torch.Tensor:
-        if not shape:  # of a residual
+        if not shape:  # the draw of a residual
             return torch.zeros(())
         values = random.random(shape)
         if len(shape) == 1:

@@ -1,4 +1,4 @@
-"""What is refused, and what every refusal must hold, whatever its wording: shared by the tests of wrong input."""
+"""Errors for wrong input, and the checks that every such error must pass, whatever its wording."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileErr
 from rescompile.diagnostics.rendering import FORMS, render
 from rescompile.elaboration.expect import unmet
 
-#: A message with its excerpt, however long the user's line: what a person reads, and what fits a CI annotation.
+#: The limit on a message with its excerpt, however long the user's line: readable, and short enough for a CI annotation.
 LONGEST = 2_000
 
 
 def refusal(path: str | Path, settings: Sequence[str] = ()) -> RescompileError | None:
-    """The error that `rescompile validate PATH --set ...` reports, or None where the spec is right.
+    """Return the error that `rescompile validate PATH --set ...` reports, or None if the spec is valid.
 
-    Any other exception than those of bad input is a bug, and comes through.
+    Any exception other than those for wrong input is a bug, and is not caught.
     """
     try:
         spec = rescompile.load(path, settings)
@@ -31,20 +31,20 @@ def refusal(path: str | Path, settings: Sequence[str] = ()) -> RescompileError |
 
 
 def text_of(error: RescompileError) -> str:
-    """What stderr shows of an error."""
+    """Return the text of an error on stderr."""
     return render(error.diagnostics, "text") + "\n"
 
 
 def hold(error: RescompileError) -> None:
-    """What is true of every refusal: a known code, a place inside the text, and a rendering in every format that is short
-    and free of control characters, so that a spec cannot write to the terminal."""
+    """Check an error: a known code, a location inside the text, and a rendering in every format that is short and free
+    of control characters, so that a spec cannot write to the terminal."""
     hold_text(error)
     for form in FORMS:
         assert render(error.diagnostics, form)
 
 
 def hold_text(error: RescompileError) -> None:
-    """The same without the formats for machines."""
+    """Check an error without the machine-readable formats."""
     assert error.diagnostics
     for diagnostic in error.diagnostics:
         assert diagnostic.code in CODES

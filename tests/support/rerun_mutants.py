@@ -1,4 +1,4 @@
-"""Mistakes about steps that run again, about means of branches, and about maps of one and three axes."""
+"""Bugs planted into steps that run again, means of branches, and maps with one and three axes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rescompile.ir.network import Series
 
 Patch = pytest.MonkeyPatch
 
-#: The mistakes by their names.
+#: The bugs by name.
 OF_RERUNS: dict[str, Callable[[Patch], None]] = {}
 
 
@@ -78,7 +78,7 @@ def shake_adds(patch: Patch) -> None:
 
 @planted(OF_RERUNS)
 def a_size_hides_parameters(patch: Patch) -> None:
-    """A fault that there was: beside the name of one size, that of another was a size too."""
+    """This bug once existed: if the name of one size was used, the name of another was a size too."""
     patch.setattr(evaluator.Evaluator, "_size", lambda self, mentioned, site: evaluator.sizes_of(site.shape))
 
 

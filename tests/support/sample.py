@@ -1,4 +1,4 @@
-"""The networks that `make test` runs where `make test-all` runs the whole zoo: each family, and each block of the library."""
+"""The networks that `make test` runs instead of the whole zoo: each family, and each block of the library."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ SAMPLE = frozenset(
     ]
 )
 
-#: Networks that together have every block and op of the library, and maps of one, two and three axes, whose outputs tests compare in each framework.
+#: The networks whose outputs are compared in each framework. Together they have every block and op of the library, and
+#: maps of one, two and three axes.
 COVER = (
     "alexnet_2012", "cbam_resnet50", "convnext_tiny", "darknet53", "darknet_densenet201", "darknet_resnet18",
     "densenet_bc_100_k12_cifar", "drn_c_26", "ecaresnet50d", "googlenet", "he2016_activation_full_preact",

@@ -1,5 +1,5 @@
-"""Mistakes that a writer of source makes, each planted into the class plan, the program or the backend for a while; see
-`mutants.py`. Those in OF_PROGRAMS need no framework to be seen."""
+"""Bugs planted into the class plan, the program or a source backend; see `mutants.py`. Those in OF_PROGRAMS can be
+detected without a framework."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _ops: Any = import_module("rescompile.backends.torch.spellings")
 _support: Any = import_module("rescompile.backends.torch.support")
 Patch = pytest.MonkeyPatch
 
-#: The mistakes by their names.
+#: The bugs by name.
 MUTANTS: dict[str, Callable[[Patch], None]] = {}
 
 
 def planted(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
-    """List a function that plants a mistake under its name."""
+    """Register a function that plants a bug under its name."""
     MUTANTS[plant.__name__] = plant
     return plant
 
@@ -124,7 +124,7 @@ def whole_division_rounds_nothing(patch: Patch) -> None:
 
 
 def form(name: str, kind: type[ops.Kind], **changes: Callable[[Any], Any]) -> None:
-    """A mistake in the spelling of one op: it gets other attributes."""
+    """Plant a bug in the spelling of one op: it gets other attributes."""
 
     def term(value: Any) -> Term:
         return value if isinstance(value, Term) else terms.constant(value)
@@ -205,18 +205,18 @@ def subsample_from_the_second(patch: Patch) -> None:
 
 # --- programs ---------------------------------------------------------------------------------------------------------
 
-#: Those among the mistakes that lowering makes, as changes of what it makes or of how.
+#: The bugs of lowering, as changes of its result or of its code.
 OF_PROGRAMS: dict[str, Callable[[Patch], None]] = {}
 
 
 def lowering_plants(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
-    """List a mistake of lowering."""
+    """Register a bug of lowering."""
     OF_PROGRAMS[plant.__name__] = plant
     return planted(plant)
 
 
 def rewritten(node: Any, change: Callable[[Any], Any]) -> Any:
-    """A program with every value, statement and entry replaced by what `change` makes of it; those that become None are gone."""
+    """Return a program with every value, statement and entry replaced by the result of `change`; None removes it."""
     if isinstance(node, tuple):
         changed = [new for item in node if (new := rewritten(item, change)) is not None]
         return type(node)(*changed) if hasattr(node, "_fields") else tuple(changed)
@@ -226,7 +226,8 @@ def rewritten(node: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def program_mutant(name: str, change: Callable[[Any], Any], *listed: dict[str, Callable[[Patch], None]]) -> None:
-    """A mistake in every program: `change` is made of each of its parts. It is listed in these, or in all of this module."""
+    """Register a bug in every program: `change` is applied to each of its parts. It is registered in the given list, or
+    in that of this module."""
 
     def plant(patch: Patch) -> None:
         right = lowering.lower
@@ -243,7 +244,7 @@ def program_mutant(name: str, change: Callable[[Any], Any], *listed: dict[str, C
 
 
 def merged(name: str, how: str, change: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> None:
-    """A mistake in the order of branches."""
+    """Plant a bug in the order of branches."""
 
     def wrong(part: Any) -> Any:
         return replace(part, values=change(part.values)) if isinstance(part, Merged) and part.how == how else part
@@ -281,7 +282,7 @@ def one_local_for_all(patch: Patch) -> None:
 
 
 def side_branches_free_what_follows(patch: Patch) -> None:
-    """A fault that there was: variables of what follows counted as passing after a side branch."""
+    """This bug once existed: variables of later steps were considered free after a side branch."""
     right = forward.Forward.tap
 
     def wrong(self: Any, body: Any, *given: Any) -> Any:
@@ -292,5 +293,5 @@ def side_branches_free_what_follows(patch: Patch) -> None:
     patch.setattr(forward.Forward, "tap", wrong)
 
 
-#: Few networks of `generator.py` show it; `test_program.py` has one that does.
+#: Few networks of `generator.py` reveal this bug; `test_program.py` has one that does.
 OF_PROGRAMS["side_branches_free_what_follows"] = side_branches_free_what_follows

@@ -1,4 +1,4 @@
-"""Generated source as a module of its own, and what two of them compute."""
+"""Generated source as a Python module, and the comparison of its outputs with the interpreter."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from rescompile.ir.network import Network, parameters
 
 Array = NDArray[Any]
 
-#: How far a float64 module may be from the float64 interpreter, relative to the RMS of the output. A deep network without
-#: shortcuts can magnify rounding far more; there, by as much as it magnifies a change of its input in the last place.
+#: The largest error of a float64 module against the float64 interpreter, relative to the RMS of the output. A deep network
+#: without shortcuts can amplify rounding far more; the bound then grows as a change of the input in the last place does.
 BOUND = 1e-9
 EPSILON = 1e-15
 
@@ -35,32 +35,32 @@ _backend: Any = backend.load("source")
 
 
 def source(network: Network, style: str = "classes") -> str:
-    """The text that the target `source` writes."""
+    """Return the text that the target `source` writes."""
     text: str = _backend.source(network, style)
     return text
 
 
 def executed(text: str) -> types.ModuleType:
-    """The file as a module."""
+    """Return the file as an executed Python module."""
     home = types.ModuleType("generated")
     exec(compile(text, "generated.py", "exec"), home.__dict__)
     return home
 
 
 def factory(home: types.ModuleType) -> Callable[[], nn.Module]:
-    """The function that makes the network: the last one of the file."""
+    """Return the function that builds the network: the last one of the file."""
     made: Callable[[], nn.Module] = [v for v in vars(home).values() if isinstance(v, types.FunctionType)][-1]
     return made
 
 
 def empty(text: str) -> nn.Module:
-    """The network of a file without any numbers, on the meta device."""
+    """Return the network of a file without weights, on the meta device."""
     with torch.device("meta"):
         return factory(executed(text))()
 
 
 def filled(text: str, weights: Mapping[str, Array], dtype: torch.dtype = torch.float64) -> nn.Module:
-    """The network of a file with these weights, in training mode."""
+    """Return the network of a file with these weights, in training mode."""
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
     module = empty(text)
     module.load_state_dict(tensors, strict=True, assign=True)
@@ -70,22 +70,22 @@ def filled(text: str, weights: Mapping[str, Array], dtype: torch.dtype = torch.f
 
 
 def named(result: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs of a module by name: a network with one output gives that alone."""
+    """Return the outputs of a module by name: a network with one output returns it alone."""
     return result if isinstance(result, dict) else {"logits": result}
 
 
 def shapes(module: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-    """The keys and shapes of a `state_dict`, in its order."""
+    """Return the keys and shapes of a `state_dict`, in its order."""
     return [(name, tuple(value.shape)) for name, value in module.state_dict().items()]
 
 
 def tensors_of(network: Network) -> list[tuple[str, tuple[int, ...]]]:
-    """The same as the tree has them."""
+    """Return the names and shapes of the network's parameters, in their order."""
     return [(name, parameter.shape) for name, parameter in parameters(network)]
 
 
 def compare(network: Network, weights: Mapping[str, Array], x: Array, style: str = "classes") -> None:
-    """Hold the executed text to the interpreter of the same tree, both in float64. Raises Wrong."""
+    """Compare the executed source with the interpreter, both in float64. Raises Wrong."""
     try:
         text = source(network, style)
         module = empty(text)
@@ -104,7 +104,7 @@ def compare(network: Network, weights: Mapping[str, Array], x: Array, style: str
 
 
 def agree(network: Network, own: Mapping[str, Array], x: Array, found: Mapping[str, Array]) -> None:
-    """Hold outputs in float64 to the interpreter. Raises Wrong."""
+    """Compare outputs in float64 with the interpreter. Raises Wrong."""
     exact = interpret(network, own, x)
     if found.keys() != exact.keys():
         raise Wrong("shapes", f"outputs {sorted(found)} instead of {sorted(exact)}")
@@ -119,18 +119,18 @@ def agree(network: Network, own: Mapping[str, Array], x: Array, found: Mapping[s
 
 
 def apart(found: Array, exact: Array) -> float:
-    """The largest difference, relative to the RMS of what it should be."""
+    """Return the largest difference, relative to the RMS of the exact output."""
     return float(np.abs(found - exact).max() / (np.sqrt(np.mean(exact**2)) or 1.0))
 
 
 def drawn(network: Network, seed: int, batch: int = 3) -> tuple[dict[str, Array], Array]:
-    """Weights under which every mistake shows, and an input in float64."""
+    """Return random weights under which every bug shows, and an input in float64."""
     x = np.random.default_rng([seed, 2]).standard_normal((batch, *network.input))
     return random_weights(network, x, seed), x
 
 
 def elaborated(text: str, folder: Path, name: str = "spec") -> Network:
-    """The network of a spec's text."""
+    """Return the network of the text of a spec."""
     path = folder / f"{name}.yaml"
     path.write_text(text, encoding="utf-8")
     return rescompile.elaborate(rescompile.load(path))
@@ -138,7 +138,7 @@ def elaborated(text: str, folder: Path, name: str = "spec") -> Network:
 
 @cache
 def text_of(name: str) -> str:
-    """The source of a network of the zoo."""
+    """Return the source of a network of the zoo."""
     return source(facts.network(name))
 
 
@@ -158,7 +158,7 @@ class _OutOfPlace(ast.NodeTransformer):
 
 
 def out_of_place(text: str) -> str:
-    """The same file, except that nothing is overwritten in place."""
+    """Return the same file, except that nothing is overwritten in place."""
     return ast.unparse(ast.fix_missing_locations(_OutOfPlace().visit(ast.parse(text))))
 
 
@@ -172,12 +172,12 @@ class _Blank(ast.NodeTransformer):
 
 
 def skeleton(text: str) -> str:
-    """What a file does, without the words in it: no name and no string is left."""
+    """Return the structure of a file, without any name or string."""
     return ast.dump(_Blank().visit(ast.parse(text)))
 
 
 def words(text: str) -> Iterator[str]:
-    """Every name that a file uses: of variables, attributes, classes, functions, arguments and modules."""
+    """Yield every name that a file uses: of variables, attributes, classes, functions, arguments and modules."""
     for node in ast.walk(ast.parse(text)):
         for field in ("id", "attr", "arg", "name", "asname", "module"):
             if isinstance(word := getattr(node, field, None), str):

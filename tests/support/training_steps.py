@@ -1,4 +1,4 @@
-"""One step of training in the generated PyTorch module, to which the steps of other frameworks are held."""
+"""One training step of the generated PyTorch module, the reference for the steps of other frameworks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rescompile.ir.network import LOGITS, Network
 from rescompile.weights.places import Place
 
 Array = NDArray[Any]
-#: How far a step in float64 may be from that of torch.
+#: The largest difference between a step in float64 and that of torch.
 BOUND = 1e-8
 
 
 class Step(NamedTuple):
-    """One step of training: outputs with channels first; gradients and statistics by the names of a framework and with its
-    axes."""
+    """The results of one training step: outputs with channels first; gradients and statistics with the names and axes
+    of a framework."""
 
     outputs: dict[str, Array]
     gradients: dict[str, Array]
@@ -28,7 +28,8 @@ class Step(NamedTuple):
 
 
 def by_torch(network: Network, weights: Mapping[str, Array], x: Array, listed: Iterable[Place]) -> Step:
-    """A step of the generated PyTorch module: the gradients of the sum of the mean squares of all outputs."""
+    """Return one step of the generated PyTorch module, with the gradients of the sum of the mean squares of all
+    outputs."""
     other = filled(source(network), weights)
     other.train()
     found = other(torch.from_numpy(x))
@@ -48,9 +49,12 @@ def by_torch(network: Network, weights: Mapping[str, Array], x: Array, listed: I
 
 
 def apart(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
-    """The largest difference between arrays, each relative to the largest value of its kind; of other names or shapes, infinite.
+    """Return the largest difference between arrays, relative to the largest value of each; infinite if names or shapes
+    differ.
 
-    Arrays far below the largest of all count as if they were larger: the gradient of a bias before a norm is rounding alone."""
+    An array far below the largest one counts as if it were larger: the gradient of a bias before a norm is rounding
+    alone.
+    """
     if found.keys() != wanted.keys() or any(found[name].shape != wanted[name].shape for name in wanted):
         return np.inf
     worst = max((float(np.abs(value).max()) for value in wanted.values()), default=0.0)
@@ -64,6 +68,6 @@ def apart(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
 
 
 def agree(found: Step, wanted: Step) -> None:
-    """Outputs, gradients and statistics are the same."""
+    """Check that outputs, gradients and statistics are equal within the bound."""
     for one, other in zip(found, wanted, strict=True):
         assert apart(one, other) < BOUND

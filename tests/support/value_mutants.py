@@ -1,5 +1,5 @@
-"""Mistakes about kept values: what is kept, where it is known, and what may be overwritten. Programs run by numpy see those of the
-thread that the interpreter shares with ONNX."""
+"""Bugs planted into kept values: which values are kept, where they are visible, and what may be overwritten. The
+program interpreter detects those in the code that the interpreter shares with ONNX."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rescompile.ir import traversal
 
 Patch = pytest.MonkeyPatch
 
-#: The mistakes by their names.
+#: The bugs by name.
 OF_VALUES: dict[str, Callable[[Patch], None]] = {}
 
 

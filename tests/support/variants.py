@@ -1,4 +1,4 @@
-"""Networks as they are, as a pass leaves them, and as trees changed behind the back of their hints."""
+"""Variants of networks: shallow ones, trees without hints, and trees whose hints no longer match."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Change = Callable[[str, Node], Node]
 
 
 def shallow(name: str) -> Network:
-    """A network of the zoo with rows of at most three copies and a small input, where it can have them: every construct is
-    still there, and the interpreter takes no time."""
+    """Return a network of the zoo with at most three copies per row and a small input, where possible: every construct
+    is still present, and the interpreter is fast."""
     network = facts.network(name)
     deep = {
         path.rpartition(".")[0]
@@ -26,7 +26,7 @@ def shallow(name: str) -> Network:
         if isinstance(node, Series) and node.call and (node.call.depth or 0) > 3
     }
     rows = [f"{row}.depth=3" for row in sorted(deep) if row]
-    for size in (8, 32, 188, None):  # 188 is the least size of a U-Net without padding
+    for size in (8, 32, 188, None):  # 188 is the smallest input of a U-Net without padding
         channels, *axes = network.input
         smaller = [] if size is None or not axes else [f"input={[channels, *(size for _ in axes)]}"]
         for settings in ((*rows, *smaller), smaller):
@@ -38,7 +38,7 @@ def shallow(name: str) -> Network:
 
 
 def rebuilt(node: Node, change: Change, path: str = "") -> Node:
-    """The tree with every node replaced by what `change` makes of it and its full name, children first."""
+    """Return the tree with every node replaced by `change` of its full name and the node, children first."""
     inner = scope(path, node)
     match node:
         case Series():
@@ -52,12 +52,12 @@ def rebuilt(node: Node, change: Change, path: str = "") -> Node:
 
 
 def changed(network: Network, change: Change) -> Network:
-    """The network with every node changed."""
+    """Return the network with every node changed."""
     return replace(network, root=rebuilt(network.root, change))  # type: ignore[arg-type]
 
 
 def without_hints(network: Network) -> Network:
-    """The same tree, with nothing left of the expressions that its numbers came from."""
+    """Return the same tree without the expressions from which its numbers came."""
 
     def bare(_: str, node: Node) -> Node:
         if isinstance(node, Op):
@@ -71,7 +71,7 @@ def without_hints(network: Network) -> Network:
 
 
 def other_kernel(network: Network, random: Random) -> Network | None:
-    """One convolution, in one copy of its block, looks further than its definition says."""
+    """Return the network with a larger kernel in one convolution of one copy of its block."""
 
     def wider(kind: Any) -> Any:
         padding = tuple(p + d for p, d in zip(kind.pads, kind.dilation, strict=True))
@@ -81,7 +81,7 @@ def other_kernel(network: Network, random: Random) -> Network | None:
 
 
 def other_dilation(network: Network, random: Random) -> Network | None:
-    """One convolution has gaps that its definition does not have."""
+    """Return the network with a larger dilation in one convolution."""
 
     def wider(kind: Any) -> Any:
         padding = tuple(p + (k - 1) // 2 for p, k in zip(kind.pads, kind.kernel, strict=True))
@@ -93,14 +93,14 @@ def other_dilation(network: Network, random: Random) -> Network | None:
 
 
 def other_eps(network: Network, random: Random) -> Network | None:
-    """One norm has another epsilon than its copies."""
+    """Return the network with another epsilon in one norm."""
     return _elsewhere(network, random, Norm, lambda kind: replace(kind, eps=0.25))
 
 
 def _elsewhere(
     network: Network, random: Random, kind: type, change: Callable[[Any], Any], fits: Callable[[Any], bool] = bool
 ) -> Network | None:
-    """One op of a kind changed."""
+    """Return the network with one op of a kind changed, or None if there is none."""
     places = [path for path, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, kind)
               and (fits is bool or fits(node.kind))]  # fmt: skip
     if not places:
@@ -113,7 +113,7 @@ def _elsewhere(
 
 
 def other_activation(network: Network, random: Random) -> Network | None:
-    """The activations of one part of the network are another function."""
+    """Return the network with another activation in one of its parts."""
     acts = [path for path, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, Act)]
     parts = sorted({path.split(".")[0] for path in acts if "." in path})
     if not parts:
@@ -129,7 +129,7 @@ def other_activation(network: Network, random: Random) -> Network | None:
 
 
 def without_a_block(network: Network, random: Random) -> Network | None:
-    """One copy of a block that keeps the shape is gone, from wherever it stood in its row; so is its name."""
+    """Return the network without one copy of a block that keeps the shape, at any position of its row."""
     copies = [
         path for path, node in walk(network.root)
         if isinstance(node, Series) and node.call and node.call.index is not None and node.name
@@ -151,5 +151,5 @@ def without_a_block(network: Network, random: Random) -> Network | None:
     return changed(network, shorter)
 
 
-#: Changes that a pass could make, each of which leaves hints behind that are no longer true.
+#: Changes that a pass could make, after which some hints no longer match.
 STALE = (other_kernel, other_dilation, other_eps, other_activation, without_a_block)

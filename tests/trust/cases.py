@@ -1,4 +1,5 @@
-"""A random network with weights under which every mistake shows, and how far what is compiled may be from the interpreter."""
+"""A random network with random weights and inputs, and the bounds on the error of compiled outputs against the
+interpreter."""
 
 from __future__ import annotations
 
@@ -21,13 +22,13 @@ from rescompile.runtimes.accuracy import MANY, RUNS, TIMES, Reference
 from rescompile.weights import Weights, from_arrays
 
 Array = NDArray[Any]
-#: What runs weights in float64 on inputs.
+#: A function that computes the outputs for float64 weights and inputs.
 Run = Callable[[Mapping[str, Array], Array], Mapping[str, Array]]
 BATCH = 3
 
 
 class Fault(Exception):
-    """Something that is wrong: `check` is the check that saw it."""
+    """A failed check of a case: `check` is the name of the check."""
 
     def __init__(self, check: str, message: str) -> None:
         super().__init__(f"{check}: {message}")
@@ -35,12 +36,12 @@ class Fault(Exception):
 
 
 class Overflow(Exception):
-    """The network has no values in float32."""
+    """The network overflows in float32, whatever weights are drawn."""
 
 
 @dataclass
 class Case:
-    """A document, its tree, and a folder for files."""
+    """A random document, its spec and network, and a folder for files."""
 
     drawn: Drawn
     spec: Any
@@ -49,7 +50,7 @@ class Case:
 
     @property
     def seed(self) -> int:
-        """The seed of the document; what is drawn for it comes from this too."""
+        """The seed of the document, from which weights and inputs are drawn too."""
         return self.drawn.seed
 
     @cached_property
@@ -59,7 +60,7 @@ class Case:
 
     @cached_property
     def arrays(self) -> dict[str, Array]:
-        """The weights as arrays."""
+        """The weights as float32 arrays."""
         return random_weights(self.network, self.x, self.seed)
 
     @property
@@ -69,22 +70,23 @@ class Case:
 
     @cached_property
     def weights(self) -> Weights:
-        """The weights."""
+        """The weights as `rescompile` takes them."""
         return from_arrays(self.arrays, self.network)
 
     @cached_property
     def reference(self) -> Reference:
-        """The outputs of the interpreter in float64, and its own error in float32."""
+        """The outputs of the interpreter in float64, with its error in float32."""
         return Reference(self.network, self.weights, self.x)
 
     def double_bound(self) -> float:
-        """The largest error that is still rounding in float64: that of float32, by as much smaller as the unit is. Twice, because
-        what it is compared with is float64 too."""
+        """Return the largest error that rounding explains in float64: the bound of float32, scaled by the ratio of the
+        units. It is doubled since the reference is in float64 too."""
         return 2 * self.reference.bound("fp32") * 2.0**-53 / FLOATS["fp32"].unit
 
     def hold(self, check: str, outputs: Mapping[str, Array], double: bool = False, run: Run | None = None) -> None:
-        """Raise a Fault if outputs are further from the interpreter than rounding is; also that of `run`, which made them, where
-        it has other formulas, such as a variance that is the mean of the squares less the square of the mean."""
+        """Raise a Fault if the error of outputs is larger than rounding explains. `run` computed them; its own rounding
+        counts too, where it uses other formulas, such as the mean of squares minus the square of the mean for a
+        variance."""
         exact, bound = self.reference.exact, self.double_bound() if double else self.reference.bound("fp32")
         if outputs.keys() != exact.keys():
             raise Fault(check, f"outputs {sorted(outputs)} instead of {sorted(exact)}")
@@ -100,12 +102,14 @@ class Case:
             raise Fault(check, f"off by {error:.3g}, {bound:.3g} is rounding")
 
     def stochastic_bound(self, error: float) -> float:
-        """The largest error that rounding explains, by the interpreter in stochastic float64. Some networks amplify rounding so
-        much that their outputs in float32 are noise, whose size does not depend on the unit."""
+        """Return the largest error that rounding explains, measured by the interpreter in float64 with stochastic
+        rounding. Some networks amplify rounding so much that their float32 outputs are noise, whose size does not
+        depend on the unit."""
         return max(self.double_bound(), self.reference.raised(0.0, error, "fp64", None, MANY))
 
     def own_rounding(self, run: Run, outputs: Mapping[str, Array]) -> float:
-        """The largest error that rounding explains, by what half a unit in the last place of all numbers changes for `run`."""
+        """Return the largest error that rounding explains, measured by perturbing all weights and inputs of `run` by
+        half a unit in the last place."""
         rng, unit, worst = np.random.default_rng([self.seed, 3]), 2.0**-53, 0.0
 
         def moved(value: Array) -> Array:
@@ -120,9 +124,12 @@ class Case:
 
 
 def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
-    """Float32 weights, none of them a default: scales of both signs, biases everywhere, statistics near those of the batch.
-    Where they overflow, since branches are multiplied or norms run again, smaller ones are drawn. Raises Overflow where the
-    smallest do, too: hundreds of sums of a value and its half have no variance in float32."""
+    """Return random float32 weights without default values: scales of both signs, nonzero biases, and statistics near
+    those of the batch.
+
+    If they overflow, because branches are multiplied or norms run again, smaller weights are drawn. Raises Overflow if
+    the smallest overflow too: after hundreds of sums of a value and its half, variances overflow in float32.
+    """
     layers = sum(isinstance(node, Op) and isinstance(node.kind, WEIGHTED) for _, node in walk(network.root))
     gain = 1.5 * min(1, 20 / (layers + 1))  # hundreds of residuals without a norm would overflow
     for smaller in range(6):
@@ -144,7 +151,7 @@ def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
 
 
 def _random_parameters(network: Network, rng: np.random.Generator, gain: float, share: float) -> dict[str, Array]:
-    """Parameters whose weights have this gain and are then multiplied by `share`."""
+    """Return random parameters: weights with this gain, multiplied by `share`."""
     kinds = {name: node.kind for name, node in walk(network.root) if isinstance(node, Op)}
     factors = {name for name, kind in kinds.items() if isinstance(kind, Norm | Affine | Act | WeightedSum)}
     arrays: dict[str, Array] = {}
@@ -164,12 +171,12 @@ def _random_parameters(network: Network, rng: np.random.Generator, gain: float, 
 
 
 def arrays_var(arrays: Mapping[str, Array], name: str) -> Array:
-    """The variance that stands beside a mean."""
+    """Return the running variance that belongs to a running mean."""
     return arrays[name.removesuffix("mean") + "var"]
 
 
 def case(drawn: Drawn, folder: Path) -> Case:
-    """The case of a document. Raises SpecError where rescompile refuses it."""
+    """Build the case of a document. Raises SpecError if rescompile rejects the document."""
     path = folder / "spec.yaml"
     path.write_text(drawn.text, encoding="utf-8")
     spec = rescompile.load(path)

@@ -1,4 +1,4 @@
-"""A random document with what it means, and documents as YAML."""
+"""A random document with its reading, and documents as YAML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reading import Reading
 
 @dataclass(frozen=True)
 class Drawn:
-    """A document with what it means."""
+    """A random document, its seed, and its reading."""
 
     seed: int
     document: dict[str, Any]
@@ -19,16 +19,16 @@ class Drawn:
 
     @property
     def text(self) -> str:
-        """The document as a file, in one of the styles of YAML."""
+        """The document as YAML, in a style that depends on the seed."""
         return written(self.document, (None, False, True)[self.seed % 3])
 
 
 def written(document: Any, style: bool | None = False) -> str:
-    """A document as YAML: in block style, in flow style, or in flow style where that is short (None)."""
+    """Return a document as YAML: in block style, in flow style, or in flow style for short values only (None)."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=style, width=10**6)
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     def ignore_aliases(self, data: Any) -> bool:
-        """Specs have no anchors."""
+        """Return True: specs cannot contain anchors."""
         return True

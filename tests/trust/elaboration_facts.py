@@ -1,4 +1,4 @@
-"""Whether the tree that rescompile makes of a document is what the second reading of the language says."""
+"""Compare the network that rescompile elaborates from a document with the second reading of the document."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Fact = tuple[Any, ...]
 
 
 def of_line(line: Line) -> Iterator[Fact]:
-    """A line as facts, one after the other."""
+    """Yield the facts of a line in order."""
     for part in line:
         if isinstance(part, Leaf):
             if part.word != "identity":
@@ -57,8 +57,8 @@ def of_line(line: Line) -> Iterator[Fact]:
 def of_tree(
     node: Node, taken: frozenset[str], kept: dict[Key, int], numbers: Iterator[int], path: str = ""
 ) -> Iterator[Fact]:
-    """The tree as the same facts; features (`taken`) are held to the shapes of parts instead. `kept` are the values that are
-    known, each with its number."""
+    """Yield the facts of a tree in the same form, without features (`taken`), which are compared by shape. `kept` maps
+    the keys of visible values to their numbers."""
     match node:
         case Op(name=name, kind=kind):
             if kind.word != "identity":
@@ -96,7 +96,7 @@ def of_tree(
 
 
 def same(first: Any, second: Any) -> bool:
-    """Equal, with numbers up to the rounding of the formula that they come from."""
+    """Return whether two facts are equal, with floats up to rounding."""
     if isinstance(first, tuple) and isinstance(second, tuple):
         return len(first) == len(second) and all(map(same, first, second))
     if isinstance(first, float) or isinstance(second, float):
@@ -105,7 +105,7 @@ def same(first: Any, second: Any) -> bool:
 
 
 def difference(reading: Reading, network: Network) -> str | None:
-    """The first place in which the tree is not what was read, or None."""
+    """Return the first difference between a reading and a network, or None."""
     taken = frozenset(reading.document.get("features", ()))
     for wanted, found in zip_longest(of_line(reading.line), of_tree(network.root, taken, {}, count())):
         if not same(wanted, found):

@@ -1,4 +1,4 @@
-"""One seed through all checks: what was done, and what was found wrong."""
+"""Run all checks on random specs, and collect counts and faults."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ CHECKS = (*TARGETS, *LAWS)
 
 @dataclass
 class Findings:
-    """Counts of specs and of checks that held, the specs that were refused, and the faults: seed, check, message."""
+    """Counts of specs and of passed checks, the rejected specs, and the faults as (seed, check, message)."""
 
     counts: Counter[str] = field(default_factory=Counter)
     refused: list[tuple[int, str]] = field(default_factory=list)
     faults: list[tuple[int, str, str]] = field(default_factory=list)
 
     def add(self, other: Findings) -> None:
-        """Add what was found for other seeds."""
+        """Add the findings of other seeds."""
         self.counts.update(other.counts)
         self.refused += other.refused
         self.faults += other.faults
 
 
 def examined(document: Drawn, folder: Path) -> Findings:
-    """All checks on a document. A failure of one does not keep the others from running."""
+    """Run all checks on a document and return the findings. A failed check does not stop the others."""
     found, seed = Findings(), document.seed
     found.counts["specs"] += 1
     try:
@@ -64,7 +64,7 @@ def _told(error: Exception) -> str:
 
 
 def seeds(first: int, last: int) -> Findings:
-    """All checks on the documents of some seeds."""
+    """Run all checks on the documents of a range of seeds and return the findings."""
     found = Findings()
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(first, last):

@@ -1,4 +1,4 @@
-"""Expressions of the language, read by Python's own parser: its grammar holds that of specs."""
+"""Evaluation of the expressions of specs with Python's parser, whose grammar includes theirs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from op_rules import Misfit
 
 
 def _divided(a: float, b: float) -> float:
-    """A whole number where there is no remainder."""
+    """Return the quotient, as an integer if there is no remainder."""
     return a // b if isinstance(a, int) and isinstance(b, int) and a % b == 0 else a / b
 
 
 class _Spelled(ast.NodeTransformer):
-    """Divisions, and functions by names that no value has: `length` is the size of a map, too."""
+    """Rewrite divisions as calls, and rename functions so that values cannot hide them: `length` is also the size of a
+    map."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
@@ -44,7 +45,7 @@ def _compiled(text: str) -> Any:
 
 
 def value(raw: Any, names: Mapping[str, Any], words: frozenset[str] | set[str] = frozenset()) -> Any:
-    """The value of what a spec writes: a number, an expression, a word that is allowed there, a list of these."""
+    """Return the value of an entry of a spec: a number, an expression, an allowed word, or a list of these."""
     if isinstance(raw, list):
         return [value(item, names, words) for item in raw]
     if not isinstance(raw, str) or raw in words:
@@ -56,7 +57,7 @@ def value(raw: Any, names: Mapping[str, Any], words: frozenset[str] | set[str] =
 
 
 def for_copy(raw: Any, names: Mapping[str, Any]) -> Any:
-    """The value of one copy, where each or the first has its own."""
+    """Return the value for one copy of an entry with `each`, or with `first` and `rest`."""
     if isinstance(raw, dict) and "index" not in names:
         raise Misfit("a value for each copy of what is not repeated")
     if isinstance(raw, dict) and "each" in raw:
@@ -69,7 +70,7 @@ def for_copy(raw: Any, names: Mapping[str, Any]) -> Any:
 
 
 def spelled(template: str, names: Mapping[str, Any]) -> str:
-    """A name with its {expressions} filled in."""
+    """Return a name with its {expressions} filled in."""
     head, *parts = template.split("{")
     filled = (part.partition("}") for part in parts)
     return head + "".join(f"{value(text, names)}{rest}" for text, _, rest in filled)

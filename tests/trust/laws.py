@@ -1,5 +1,8 @@
-"""Laws that hold between specs, or between ways to compile one, whatever a spec says: none needs to know what is right. Each
-returns whether it applies to the case."""
+"""Laws that hold for every spec: relations between specs, or between ways to compile one, that need no expected
+outputs.
+
+Each law is a function that raises a Fault if it fails, and returns whether it applies to the case.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from rescompile.weights import from_arrays
 
 
 def elaborated(case: Case, document: Mapping[str, Any], name: str = "law") -> Network:
-    """The tree of another document."""
+    """Elaborate another document in the folder of the case."""
     path = case.folder / f"{name}.yaml"
     path.write_text(written(document), encoding="utf-8")
     return rescompile.elaborate(rescompile.load(path))
@@ -36,7 +39,8 @@ def elaborated(case: Case, document: Mapping[str, Any], name: str = "law") -> Ne
 def variant(
     case: Case, check: str, document: Mapping[str, Any], names: Mapping[str, str] | None = None
 ) -> dict[str, Array]:
-    """The outputs of another document with the same weights; `names` are prefixes that changed, from new to old."""
+    """Return the outputs of another document with the weights of the case; `names` maps changed prefixes of names from
+    new to old."""
     try:
         network = elaborated(case, document)
     except SpecError as error:
@@ -50,7 +54,7 @@ def variant(
 
 
 def equal(check: str, first: Mapping[str, Array], second: Mapping[str, Array]) -> None:
-    """Raise a Fault unless two runs of the interpreter agree to the last bit."""
+    """Raise a Fault unless two runs of the interpreter are bit-identical."""
     if first.keys() != second.keys():
         raise Fault(check, f"outputs {sorted(first)} and {sorted(second)}")
     for name, value in first.items():
@@ -59,7 +63,7 @@ def equal(check: str, first: Mapping[str, Array], second: Mapping[str, Array]) -
 
 
 def splitting_a_stage(case: Case) -> bool:
-    """A row of n copies is two rows of a and n - a copies."""
+    """Check that a row of n copies is equal to two rows of a and n - a copies."""
     document = copy.deepcopy(dict(case.drawn.document))
     for at, row in enumerate(document["network"]):
         ((name, own),) = row.items() if isinstance(row, dict) and len(row) == 1 else [("", None)]
@@ -85,7 +89,7 @@ def splitting_a_stage(case: Case) -> bool:
     return False
 
 
-#: What makes a copy depend on its place, but for `only: first`.
+#: Text by which copies depend on their index or on the depth, other than `only: first`.
 _COUNTS = re.compile(r"\bindex\b|\bdepth (?!')|'each'|'first':|'members'")
 
 
@@ -94,7 +98,7 @@ def _repeated(own: Any, document: Mapping[str, Any]) -> bool:
 
 
 def survival_of_one(case: Case) -> bool:
-    """A branch that always survives is a branch; and in evaluation only rescale `test` has an effect."""
+    """Check that survival with probability 1 has no effect, and that in evaluation only `rescale: test` has one."""
     document = dict(case.drawn.document)
     if "survival" not in document:
         return False
@@ -108,7 +112,7 @@ def survival_of_one(case: Case) -> bool:
 
 
 def drop_path_in_evaluation(case: Case) -> bool:
-    """Drop-path has its numbers in the network, and no effect in evaluation."""
+    """Check that the network has the numbers of `drop_path`, which has no effect in evaluation."""
     document = dict(case.drawn.document)
     if "drop_path" not in document:
         return False
@@ -120,7 +124,7 @@ def drop_path_in_evaluation(case: Case) -> bool:
 
 
 def forms(case: Case) -> bool:
-    """ResNeXt's forms a and b compute what c does, with as many parameters and multiply-adds."""
+    """Check that the forms a and b of ResNeXt have the outputs, parameters and MACs of form c."""
     again = runs_again(case.network.root)
     if not any(
         isinstance(node, Op) and isinstance(node.kind, Conv) and node.kind.groups > 1 and not again(name)
@@ -143,7 +147,7 @@ def forms(case: Case) -> bool:
 
 
 def features(case: Case) -> bool:
-    """Features are the values of the plain network at these parts, and change none of its outputs."""
+    """Check that features equal the inner values of the network without them, and that the other outputs do not change."""
     wanted = case.drawn.document.get("features")
     if not wanted:
         return False
@@ -157,7 +161,7 @@ def features(case: Case) -> bool:
 
 
 def extracting(case: Case) -> bool:
-    """What a file records of itself builds it again, byte by byte."""
+    """Check that the spec and the options recorded in a file build the same bytes."""
     options: dict[str, Any] = {"seed": case.seed % 5, "opset": 13 + case.seed % 14}
     if case.seed % 2:
         options["fold_batchnorm"] = True
@@ -177,7 +181,7 @@ def extracting(case: Case) -> bool:
 
 
 def inheriting(case: Case) -> bool:
-    """A chain of `extends` with `set` in each is the document written out: the same canonical text."""
+    """Check that a chain of `extends` with `set` has the canonical text of the complete document."""
     document = {key: value for key, value in case.drawn.document.items() if key != "expect"}
     random = Random(case.seed)
     for at, member in enumerate(chain(document, random)):
@@ -193,7 +197,8 @@ def inheriting(case: Case) -> bool:
 
 
 def chain(document: Mapping[str, Any], random: Random) -> Iterator[dict[str, Any]]:
-    """Documents, each extending the one before, of which the last is the given one: the first is wrong in many places."""
+    """Yield documents of which each extends the one before. The last is equivalent to the given one; the first has
+    wrong values in many places."""
     base, child = copy.deepcopy(dict(document)), {"rescompile": 1, "name": document["name"], "extends": "chain1.yaml"}
     middle: dict[str, Any] = {"rescompile": 1, "name": "middle", "extends": "chain0.yaml"}
     base["name"] = "base"
@@ -217,7 +222,7 @@ def chain(document: Mapping[str, Any], random: Random) -> Iterator[dict[str, Any
 
 
 def paths(rows: list[Any], random: Random) -> Iterator[tuple[str, Any]]:
-    """Values of rows that are spoilt in place, each with its path and what it was."""
+    """Replace values of rows in place by wrong ones, and yield their paths with the right values."""
     for row in rows:
         if not (isinstance(row, dict) and len(row) == 1):
             continue

@@ -1,4 +1,4 @@
-"""What a document stands for: ops in lines, merges of lines, side branches. Made by `reading.py`."""
+"""The result of the second reading: lines of ops, merges and side branches. `reading.py` builds them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from op_rules import Made, Misfit, Shape
 
 @dataclass(frozen=True)
 class Leaf:
-    """An op. Its name counts where it owns tensors."""
+    """An op. Its name counts only if it owns tensors."""
 
     name: str
     word: str
@@ -44,13 +44,13 @@ class Tap:
 
     @property
     def listed(self) -> tuple[bool, ...]:
-        """Whether its ops are among those that own something (False), and those of evaluation (True)."""
+        """The values of `computed` with which `leaves` includes the ops of the side branch."""
         return (False, True) if self.mode == "always" else (False,)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A value that is kept, the `number`-th of the network, or used: the one with this number."""
+    """A `keep` or `use` step; `number` counts the kept values of the network."""
 
     word: str
     name: str
@@ -61,7 +61,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Rerun:
-    """The step of this name once more, as it is on the input of this place."""
+    """A step that runs again, with its line refitted to the input here."""
 
     name: str
     line: Line
@@ -72,7 +72,8 @@ Line = tuple["Leaf | Join | Tap | Mark | Rerun", ...]
 
 
 def leaves(line: Line, computed: bool = False) -> Iterator[Leaf]:
-    """All ops that own something, in order; with `computed` those of evaluation, as often as it runs them."""
+    """Yield the ops in order: those that own tensors, each once, or with `computed` those of evaluation, as often as
+    they run."""
     for part in line:
         if isinstance(part, Leaf):
             yield part
@@ -84,7 +85,7 @@ def leaves(line: Line, computed: bool = False) -> Iterator[Leaf]:
 
 
 def parts(line: Line) -> Iterator[Leaf | Join | Tap | Mark | Rerun]:
-    """All that stands in a line and in its branches."""
+    """Yield all parts of a line and of its branches."""
     for part in line:
         yield part
         for inner in part.branches if isinstance(part, Join) else [part.line] if isinstance(part, Tap) else []:
@@ -92,12 +93,12 @@ def parts(line: Line) -> Iterator[Leaf | Join | Tap | Mark | Rerun]:
 
 
 def joins(line: Line) -> Iterator[Join]:
-    """All merges."""
+    """Yield all merges of a line."""
     return (part for part in parts(line) if isinstance(part, Join))
 
 
 def taps_of(line: Line, computed: bool = False) -> Iterator[Tap]:
-    """All side branches, the innermost first; with `computed` those of evaluation."""
+    """Yield all side branches, innermost first; with `computed` only those of evaluation."""
     for part in line:
         if computed and isinstance(part, Tap) and part.mode != "always":
             continue
@@ -108,7 +109,7 @@ def taps_of(line: Line, computed: bool = False) -> Iterator[Tap]:
 
 
 def outermost(line: Line) -> Iterator[int]:
-    """The numbers of the residuals that a schedule counts."""
+    """Yield the numbers of the outermost residuals, which a survival schedule counts."""
     for part in line:
         if isinstance(part, Join) and part.residual:
             yield part.number
@@ -118,7 +119,7 @@ def outermost(line: Line) -> Iterator[int]:
 
 
 def survived(line: Line, survival: Mapping[str, Any]) -> Line:
-    """The line with the probability of each outermost residual, also where it runs again."""
+    """Return the line with the survival probability of each outermost residual, also where it runs again."""
     numbers = list(outermost(line))
     if not numbers:
         raise Misfit("no residual")
@@ -151,7 +152,7 @@ def survived(line: Line, survival: Mapping[str, Any]) -> Line:
 
 
 def shares(shape: Shape, split: bool | Sequence[int], count: int) -> list[Shape]:
-    """The inputs of so many branches. Raises Misfit where the channels cannot be split so."""
+    """Return the input shapes of `count` branches. Raises Misfit if the channels cannot be split in this way."""
     if not split:
         return [shape] * count
     widths = [shape[0] // count] * count if split is True else split
@@ -161,8 +162,11 @@ def shares(shape: Shape, split: bool | Sequence[int], count: int) -> list[Shape]
 
 
 def refitted(line: Line, shape: Shape, marks: Iterator[int], kept: dict[int, tuple[int, Shape]]) -> tuple[Line, Shape]:
-    """The line on another input, where it runs again: the numbers of its ops stay. `kept` are the values that it keeps itself, with
-    their numbers there and their shapes. Raises Misfit where a tensor would have another shape, or a value is not its own."""
+    """Return the line on another input shape, where it runs again; parameters of its ops keep their shapes.
+
+    `kept` maps the values that the line keeps itself to their new numbers and shapes. Raises Misfit if a tensor would
+    have another shape, or if a value is kept outside of the line.
+    """
     found: list[Any] = []
     for part in line:
         if isinstance(part, Leaf):

@@ -1,6 +1,6 @@
-"""What each op of the language means for shapes, tensors and multiply-adds, written once more from docs/language.md.
+"""Output shapes, tensors and MACs of each op, implemented a second time from docs/language.md.
 
-Nothing of rescompile is imported here: what a network should be must not come from the code that makes it.
+This module imports nothing from rescompile: the expected network must not depend on the code under test.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 Shape = tuple[int, ...]
 Attributes = Mapping[str, Any]
-#: The names of the last sizes of a map in expressions, by the length of its shape.
+#: The names of the sizes of a map in expressions, by the length of its shape.
 AXES = {2: ("length",), 3: ("height", "width"), 4: ("height", "width")}
 
 
 class Misfit(Exception):
-    """A document that no network can be made from, as far as this reading of the language goes."""
+    """A document from which no network can be built, according to this reading of the language."""
 
 
-#: The attributes of each op with their types and defaults; ... marks those that must be given.
+#: The attributes of each op with their types and defaults; ... marks required ones.
 _LAYER = {"bias_init": ("real", 0.0), "init": ("real", "he_normal_fan_out"), "init_scale": ("real", 1.0)}
 _WINDOW = {"kernel": ("size", ...), "stride": ("size", None), "padding": ("size", (0, 0)), "ceil": ("bool", False)}
 ATTRIBUTES: dict[str, dict[str, tuple[str, Any]]] = {
@@ -87,7 +87,7 @@ ACTS = (
     "hardsigmoid",
     "prelu",
 )
-#: Attributes that have a meaning with one kind only; for convolutions, `weights` decides.
+#: Attributes that apply to one kind only; for convolutions, `weights` decides.
 ONLY = {
     ("norm", "groups"): "group",
     ("norm", "momentum"): "batch",
@@ -98,7 +98,7 @@ ONLY = {
     ("weighted_sum", "eps"): "fast",
 }
 WORDS = (*ATTRIBUTES, *ACTS)
-#: Words that stand for themselves where an attribute takes them.
+#: Words that are literals as values of attributes.
 LITERALS = {
     *(
         "same",
@@ -128,7 +128,7 @@ LITERALS = {
 
 @dataclass(frozen=True)
 class Made:
-    """An op on an input: its attributes in full, its output, its tensors by name and its multiply-adds."""
+    """An op on an input shape: all of its attributes, its output shape, its tensors and its MACs."""
 
     attributes: dict[str, Any]
     output: Shape
@@ -137,7 +137,7 @@ class Made:
 
 
 def made(word: str, given: Attributes, shape: Shape) -> Made:
-    """An op with the attributes that are given. Raises Misfit where it does not fit the input."""
+    """Return an op with these attributes. Raises Misfit if it does not fit the input shape."""
     facts = {name: _for_axes(default, shape) for name, (_, default) in ATTRIBUTES[word].items()}
     missing = [name for name, default in facts.items() if default is ... and name not in given]
     if missing:
@@ -154,12 +154,12 @@ def made(word: str, given: Attributes, shape: Shape) -> Made:
 
 
 def _for_axes(default: Any, shape: Shape) -> Any:
-    """A default, which as a size is the same on each axis of the map."""
+    """Return a default value; a size is repeated for each axis of the map."""
     return default[:1] * (len(shape) - 1) if isinstance(default, tuple) else default
 
 
 def window(sizes: Sequence[int], own: Attributes) -> tuple[int, ...]:
-    """The size of the map after a sliding window."""
+    """Return the size of a map after a sliding window."""
     found = []
     dilation = own.get("dilation", (1,) * len(sizes))
     for n, k, s, p, d in zip(sizes, own["kernel"], own["stride"], own["padding"], dilation, strict=True):
@@ -258,7 +258,7 @@ def _affine(own: dict[str, Any], shape: Shape) -> Made:
 
 
 def _divided(key: str) -> Callable[[dict[str, Any], Shape], Made]:
-    """An op that divides the channels into as many parts and keeps the shape."""
+    """Return the rule of an op that divides the channels into groups and keeps the shape."""
 
     def rule(own: dict[str, Any], shape: Shape) -> Made:
         if shape[0] % (own[key] or 1):
@@ -370,7 +370,7 @@ _RULES: dict[str, Callable[[dict[str, Any], Shape], Made]] = {
 
 
 def merged(merge: str, shapes: Sequence[Shape]) -> Shape:
-    """The shape of merged branches. Raises Misfit where they do not go together."""
+    """Return the shape of merged branches. Raises Misfit if the branches cannot be merged."""
     first = shapes[0]
     if any(len(shape) != len(first) for shape in shapes):
         raise Misfit("maps and vectors together")

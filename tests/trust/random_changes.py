@@ -1,8 +1,8 @@
-"""Changes to a random document that is otherwise drawn: steps that run again, means in place of sums, activations by copy,
-widths by arithmetic, side branches that merge, gates, resizes, rows of other lengths in each instance of a block, and lists of
-steps, branches and blocks that are nearly alike.
+"""Changes to a random document: reruns, means instead of sums, activations per copy, widths by arithmetic, side
+branches that merge, gates, resizes, chains whose length varies by instance, and steps, branches and blocks that are
+nearly alike.
 
-Like those of `random_values.py`, they draw from numbers of their own, so that a document without them stays what it was.
+Like `random_values.py`, they use random generators of their own, so that documents without them do not change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def changes(seed: int, large: bool) -> Iterator[Change]:
-    """The changes to the document of a seed, in order. Those of the small ones alone put together what mistakes need to show."""
+    """Yield the changes to the document of a seed in order. Only small documents get the rarer ones."""
     if seed % 3 == 0 and not large:
         yield from [partial(add_values, random=Random(f"values {seed}"))] * 3
     yield partial(take_means, random=Random(f"means {seed}"))
@@ -38,13 +38,13 @@ def changes(seed: int, large: bool) -> Iterator[Change]:
 
 
 def add_reruns(document: dict[str, Any], random: Random) -> None:
-    """Change a document in place, by one of several ways to run a step again."""
+    """Change a document in place so that a step runs again, in one of several ways."""
     ways: list[Callable[[dict[str, Any], Random], None]] = [_named, _named, _new, _new, _recurrent]
     random.choice(ways)(document, random)
 
 
 def take_means(document: dict[str, Any], random: Random) -> None:
-    """Make some sums of a document means, or random means. Branches that can be added have a mean, too."""
+    """Replace some sums of a document by means or random means: branches that can be added can be averaged."""
     for body in _sums([document["network"], document.get("blocks", {})]):
         mean: dict[str, Any] = random.choice(
             [{}, {"merge": "mean"}, {"merge": "shake"}, {"merge": "shake", "unit": "batch"}]
@@ -53,8 +53,8 @@ def take_means(document: dict[str, Any], random: Random) -> None:
 
 
 def vary_acts(document: dict[str, Any], random: Random) -> None:
-    """Give an activation of a block another kind in its first copy than in the others, or a condition on a size of the map and
-    the parameter with the name of another."""
+    """Give an activation of a block another kind in its first copy than in the others, or a condition on the size of
+    the map, whose names a parameter of the block may hide."""
     acts = [step for step in _dicts(document["blocks"]) if isinstance(step.get("act"), str | dict)]
     step = _any(acts, random)
     own = step["act"] if isinstance(step["act"], dict) else {}
@@ -64,7 +64,7 @@ def vary_acts(document: dict[str, Any], random: Random) -> None:
 
 
 def calculate_widths(document: dict[str, Any], random: Random) -> None:
-    """Make a `let`, or a number of channels in a block, a multiple or a part of a difference."""
+    """Replace a `let`, or a number of channels in a block, by a multiple or a fraction of a difference."""
     blocks = document["blocks"]
     channels = [(own, "channels") for own in _dicts(blocks) if isinstance(own.get("channels"), int | str)]
     lets = [(own["let"], name) for own in blocks.values() for name in own.get("let", ())]
@@ -74,13 +74,13 @@ def calculate_widths(document: dict[str, Any], random: Random) -> None:
 
 
 def leave_out_copies(document: dict[str, Any], random: Random) -> None:
-    """Give a block a condition that some of its copies meet."""
+    """Give a block a condition that only some of its copies meet."""
     block = _any([*document["blocks"].values()], random)
     block["when"] = random.choice(["index > 0", "index != 1", "index + 1 < depth", "index % 2 == 1"])
 
 
 def add_asides(document: dict[str, Any], random: Random) -> None:
-    """Compute a merge as an output of its own, and another one behind it from the same value."""
+    """Add a merge as a separate output, followed by another merge of the same value."""
     steps = document["network"]
     at = random.randint(0, len(steps))
     count = random.randint(2, 3)
@@ -94,14 +94,14 @@ def add_asides(document: dict[str, Any], random: Random) -> None:
 
 
 def add_gates(document: dict[str, Any], random: Random) -> None:
-    """Multiply a map by the activation of a vector of its means, which becomes a map of as many axes."""
+    """Multiply a map by an activation of its channel means."""
     steps, back = document["network"], {"unflatten": {"rank": len(document["input"]) - 1}}
     gate = ["global_avgpool", "flatten", random.choice(["sigmoid", "tanh"]), back]
     steps.insert(random.randint(0, len(steps)), {"parallel": {"merge": "mul", "branches": ["identity", gate]}})
 
 
 def add_resizes(document: dict[str, Any], random: Random) -> None:
-    """Enlarge a map, or take means of windows the last of which may be incomplete."""
+    """Add an upsampling, or an average pool whose last windows may be incomplete."""
     steps, axes = document["network"], len(document["input"]) - 1
     factor = [random.randint(1, 3) for _ in range(axes)]
     kind = random.choice(["nearest", "bilinear", "bilinear"])
@@ -111,7 +111,7 @@ def add_resizes(document: dict[str, Any], random: Random) -> None:
 
 
 def add_lengths(document: dict[str, Any], random: Random) -> None:
-    """Use a block with rows of copies inside, as many as each of its instances says, with names by one of several rules."""
+    """Add a block that contains rows of copies, whose number differs by instance, with one of several naming rules."""
     own: dict[str, Any] = {"body": [*_layer("layer", document, random), {"tanh": {"when": "index > 0"}}]}
     row: dict[str, Any] = {"block": "link", "depth": random.choice(["length", "length", "length - 1"])}
     own |= random.choice([{}, {}, {"members": "part{index + 1}"}])
@@ -138,7 +138,7 @@ def add_lengths(document: dict[str, Any], random: Random) -> None:
 
 
 def add_alikes(document: dict[str, Any], random: Random) -> None:
-    """Put steps in a row, or in branches, or in instances of a block, that differ in their op or in one argument, or not at all."""
+    """Add a list, a merge, or instances of a block, with steps that differ in their op, in one argument, or not at all."""
     rows, family = document["network"], random.choice(_alike(len(document["input"]) - 1))
     steps = random.choices(random.choice([family, random.sample(family, 2)]), k=random.randint(2, 5))
     form = random.choice(["list", "list", "branches", "block"])
@@ -146,7 +146,7 @@ def add_alikes(document: dict[str, Any], random: Random) -> None:
     if form == "branches":
         branches = [{f"b{at}": [step]} for at, step in enumerate(steps)]
         made = {"mix": {"parallel": {"merge": random.choice(["add", "concat", "mul"]), "branches": branches}}}
-    elif form == "block":  # some of whose instances may do nothing
+    elif form == "block":  # of which some instances may be empty
         chosen: Any = []
         for at, step in enumerate(steps):
             chosen = {"if": f"which == {at}", "then": [{f"step{at}": [step]}], "else": chosen}
@@ -157,7 +157,7 @@ def add_alikes(document: dict[str, Any], random: Random) -> None:
 
 
 def _alike(axes: int) -> list[Steps]:
-    """Families of steps for inputs with so many axes beside the channels. Steps of one family keep or change the shape alike."""
+    """Return families of steps for maps with this number of axes. All steps of a family have the same output shape."""
     families: list[Steps] = [
         [*KEPT, "silu", "hardswish"],
         [{"scale": 0.5}, {"scale": -1}, {"scale": 2}],
@@ -174,17 +174,17 @@ def _alike(axes: int) -> list[Steps]:
             [{"reduce": "mean"}, {"reduce": "max"}],
             [{"border": {"before": 1, "after": 0, "kind": kind}} for kind in kinds],
         ]
-        if axes < 3:  # torch has no mean over windows that are longer than a volume without its padding
+        if axes < 3:  # torch has no average pool with windows longer than a volume without padding
             families.append([{"maxpool": pool}, {"avgpool": pool}, {"avgpool": {**pool, "count_pad": False}}])
     return families
 
 
-#: Ops that keep any shape.
+#: Ops that keep the shape of any input.
 KEPT = ("sigmoid", "tanh", "relu", "identity")
 
 
 def _layer(name: str, document: dict[str, Any], random: Random) -> Steps:
-    """A layer that keeps the shape, with or without an activation behind it."""
+    """Return a layer that keeps the shape, with or without an activation after it."""
     is_map = len(document["input"]) > 1 and random.random() < 0.9
     conv = {"conv": {"channels": "in_channels", "kernel": random.choice([1, 3])}}
     layer = conv if is_map else {"linear": "in_channels"}
@@ -192,20 +192,20 @@ def _layer(name: str, document: dict[str, Any], random: Random) -> Steps:
 
 
 def _layers(name: str, random: Random) -> Steps:
-    """A layer that most places take, between activations."""
+    """Return a layer that fits most places, between activations."""
     layer = random.choice([{"conv": {"channels": "in_channels", "kernel": 1}}, {"linear": "in_channels"}])
     return [random.choice(KEPT), {name: layer}, random.choice(KEPT)]
 
 
 def _any(choices: list[Any], random: Random) -> Any:
-    """One of the choices. Raises Misfit where there are none."""
+    """Return one of the choices. Raises Misfit if there are none."""
     if not choices:
         raise Misfit("nothing to change")
     return random.choice(choices)
 
 
 def _dicts(value: Any) -> Iterator[dict[str, Any]]:
-    """All mappings in a part of a document."""
+    """Yield all mappings in a part of a document."""
     if isinstance(value, dict):
         yield value
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -213,7 +213,7 @@ def _dicts(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _sums(value: Any) -> Iterator[dict[str, Any]]:
-    """The bodies of parallels that add."""
+    """Yield the bodies of `parallel` steps that add."""
     if isinstance(value, dict) and value.get("merge") == "add":
         yield value
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -221,7 +221,7 @@ def _sums(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _once_more(name: str, random: Random) -> Any:
-    """A step that runs the one of this name again."""
+    """Return a step that runs the step of this name again."""
     again = {"again": name}
     joined = {
         "parallel": {
@@ -242,7 +242,7 @@ def _once_more(name: str, random: Random) -> Any:
 
 
 def _named(document: dict[str, Any], random: Random) -> None:
-    """A step that has a name already, again after it or in a branch after it."""
+    """Run an existing named step again, after it or in a branch after it."""
     steps, _ = random.choice([each for each in lists(document) if _names(each[0])] or [([], False)])
     if not steps:
         raise Misfit("no step has a name")
@@ -251,7 +251,7 @@ def _named(document: dict[str, Any], random: Random) -> None:
 
 
 def _new(document: dict[str, Any], random: Random) -> None:
-    """A new step that most places take, which runs again where as many channels come."""
+    """Add a new step that fits most places, and run it again later."""
     steps, _ = random.choice([*lists(document)])
     conv = {"conv": {"channels": "in_channels", "kernel": random.choice([1, 3]), "bias": random.random() < 0.5}}
     layer = random.choice([conv, conv, {"linear": "in_channels"}, "norm", {"prelu": {"per": "one"}}])
@@ -265,7 +265,7 @@ def _new(document: dict[str, Any], random: Random) -> None:
 
 
 def _recurrent(document: dict[str, Any], random: Random) -> None:
-    """A step that runs again in each copy of a macro, which adds what came in to each of its results."""
+    """Add a step that runs again in each copy of a macro, which adds the original input to each result."""
     body = [{"parallel": {"merge": "add", "branches": ["identity", {"use": "came"}]}}, {"again": "recur"}]
     document.setdefault("blocks", {})["recurring"] = {"inline": True, "values": ["came"], "body": body}
     layer = (
@@ -277,6 +277,6 @@ def _recurrent(document: dict[str, Any], random: Random) -> None:
 
 
 def _names(steps: Steps) -> list[tuple[int, str]]:
-    """The steps with names, each with its place."""
+    """Return the indices and names of the named steps."""
     keys = ((at, next(iter(step))) for at, step in enumerate(steps) if isinstance(step, dict) and len(step) == 1)
     return [(at, key) for at, key in keys if key not in NOT_NAMES]

@@ -1,8 +1,8 @@
 """Random documents: specs that use the whole language, drawn row by row.
 
-A second generator, independent of `support/generator.py`: the language is read here, not shapes, so that blocks, rows and values
-come in combinations that no one thought of. What a document means is read by `reading.py`; a row that means nothing is drawn
-again, so that nearly every document is valid, and those that rescompile refuses are counted.
+This generator is independent of `support/generator.py`. It draws the forms of the language and not shapes, so that
+blocks, rows and values occur in unforeseen combinations. `reading.py` reads each document; a row that does not fit is
+drawn again, so that nearly all documents are valid, and those that rescompile rejects are counted.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from random_changes import changes
 from random_steps import StepAuthor
 from reading import Reading, read
 
-#: Multiply-adds and ops of a small network, and of one of hundreds of blocks.
+#: The limits on MACs and ops of a small network, and of one with hundreds of blocks.
 SMALL, LARGE = (400_000, 400), (8_000_000, 12_000)
 TRIES = 12
-#: Seeds from here on are of networks of 100 to 1,000 blocks.
+#: Seeds from here on give networks of 100 to 1,000 blocks.
 BIG = 1_000_000
 
 
 class DocumentAuthor(StepAuthor):
-    """Draws a document."""
+    """A random author of a document."""
 
     def __init__(self, seed: int, blocks: int = 0) -> None:
         self.other = Random(f"other axes {seed}")
@@ -45,7 +45,7 @@ class DocumentAuthor(StepAuthor):
         self.place = Place(ints=tuple(n for n in self.document["parameters"] if n != "classes"), depth=3)
 
     def shape(self) -> list[int]:
-        """The input: sizes odd, not square, rarely a vector."""
+        """Return the input shape: odd sizes, not square, rarely a vector."""
         if self.chance(0.1):
             return [self.pick(1, 5, 8, 31, 33)]
         most = 6 if self.copies else 13
@@ -58,7 +58,7 @@ class DocumentAuthor(StepAuthor):
         return [channels, *sizes[self.axes]]
 
     def draw(self) -> Drawn:
-        """A document that means something."""
+        """Return a valid document."""
         reading = self.read()
         rows = self.pick(2, 3, 4, 5) if not self.copies else self.pick(2, 3)
         while len(self.document["network"]) < rows:
@@ -77,14 +77,14 @@ class DocumentAuthor(StepAuthor):
         return Drawn(self.seed, self.document, self.read())
 
     def read(self) -> Reading:
-        """What the document means so far. Raises Misfit where it is too large, too."""
+        """Return the reading of the document so far. Raises Misfit if it is invalid or too large."""
         reading = read(self.document, self.most[1])
         if reading.macs > self.most[0]:
             raise Misfit("too many multiply-adds")
         return reading
 
     def tried(self, change: Any, reading: Reading) -> Reading:
-        """The document after a change, if it still means something; else as it was."""
+        """Return the document after a change if it is still valid, and unchanged otherwise."""
         for _ in range(TRIES):
             before, names = _copied(self.document), self.place.given[0]
             try:
@@ -95,7 +95,7 @@ class DocumentAuthor(StepAuthor):
         return reading
 
     def grown(self, reading: Reading) -> Reading:
-        """The document with one more row."""
+        """Return the document with one more row."""
         self.place.is_map = len(reading.shape or self.document["input"]) > 1
         rows = len(self.document["network"])
         reading = self.tried(self.row, reading)
@@ -105,7 +105,7 @@ class DocumentAuthor(StepAuthor):
         return reading
 
     def row(self, reading: Reading) -> None:
-        """A row: of a block of its own, of a block that there is, of the library, or any steps."""
+        """Return a row: a new block, an existing block, a block of the library, or any steps."""
         draw, rows = self.random.random(), self.document["network"]
         if self.copies or draw < 0.45:
             word = f"unit{len(self.document['blocks'])}"
@@ -123,7 +123,7 @@ class DocumentAuthor(StepAuthor):
     # --- blocks -------------------------------------------------------------------------------------------------------
 
     def block(self, is_map: bool) -> dict[str, Any]:
-        """A block of this spec."""
+        """Define a new block and return its name."""
         parameters: dict[str, Any] = {
             "width": self.pick("int", "int", 4, {"default": "in_channels"}, {"type": "int", "default": 6})
         }
@@ -156,7 +156,7 @@ class DocumentAuthor(StepAuthor):
         return block
 
     def body(self, parameters: dict[str, Any], place: Place) -> list[Any]:
-        """The steps of a block, all of its parameters among them."""
+        """Return the steps of a block, which use all of its parameters."""
         stride = "stride" if "stride" in parameters and place.is_map else None
         steps: list[Any] = []
         if "order" in parameters:
@@ -176,7 +176,7 @@ class DocumentAuthor(StepAuthor):
         if "sizes" in parameters and place.is_map:
             conv = {"channels": "width", "kernel": "sizes[length(sizes) - 1]", "bias": "sizes[0] == 1"}
             steps.append(self.called("conv", {"conv": conv}, place))
-        if "inner" in place.ints and self.chance(0.5):  # read behind the convolutions that change the channels
+        if "inner" in place.ints and self.chance(0.5):  # used after the convolutions that change the channels
             steps.append(self.layer(place, "inner"))
         if "slope" in parameters:
             steps.append({"leaky_relu": {"slope": "slope"}})
@@ -185,7 +185,7 @@ class DocumentAuthor(StepAuthor):
         return steps + ([self.step(place)] if self.chance(0.2) else [])
 
     def argument(self, name: str, block: dict[str, Any], depth: int | None) -> Any:
-        """The value of a parameter in a row: for all copies, for each, or for the first and the others."""
+        """Return an argument of a row: for all copies, for each, or for the first and the others."""
         values = {
             "width": lambda: self.width(self.place) if depth is None or self.chance(0.7) else self.random.choice((4, 6, 7)),
             "stride": lambda: self.stride(block, self.pick(1, 2, 2) if self.chance(0.8) else 2), "extra": lambda: self.pick(1, 2, 5),
@@ -201,7 +201,8 @@ class DocumentAuthor(StepAuthor):
         return value()
 
     def stride(self, block: dict[str, Any], size: int) -> Any:
-        """A stride: a number, or one for each axis if the parameter is a size that no block of the library is given."""
+        """Return a stride: a number, or one per axis if the parameter is a size that is not passed to a block of the
+        library."""
         takes_sizes = block["parameters"]["stride"].get("type") == "size" and not _gives_a_block_its_stride(
             block["body"]
         )
@@ -210,7 +211,7 @@ class DocumentAuthor(StepAuthor):
         return [self.other.choice((1, size)) for _ in range(self.axes)]
 
     def use(self, word: str) -> Any:
-        """A row of a block of this spec."""
+        """Return a row that uses a block of this document."""
         block = self.document["blocks"][word]
         depth = self.pick(1, 2, 2, 3, 4) if self.chance(0.7) or block.get("stage") or "index" in str(block) else None
         if self.copies:
@@ -233,7 +234,7 @@ class DocumentAuthor(StepAuthor):
         return {self.name("row", self.place): own}
 
     def library_row(self) -> Any:
-        """A row of a block that comes with the language."""
+        """Return a row that uses a block of the library."""
         depth, width = self.pick(1, 2, 3), self.pick(2, 4, 6, 8)
         if not self.place.is_map:
             return {self.name("high", self.place): {"block": "highway_fc", "depth": depth}}
@@ -259,7 +260,7 @@ class DocumentAuthor(StepAuthor):
         return {self.name("layer", self.place): {**self.random.choice(uses), "depth": depth}}
 
     def deepened(self, reading: Reading) -> Reading:
-        """The document with its rows repeated until there are hundreds of blocks."""
+        """Return the document with its rows repeated until it has hundreds of blocks."""
         named = (row for step in self.document["network"] if isinstance(step, dict) for row in step.values())
         rows = [row for row in named if isinstance(row, dict) and "depth" in row]
         for at, row in enumerate(rows):
@@ -282,7 +283,7 @@ class DocumentAuthor(StepAuthor):
     # --- the rest of a spec -------------------------------------------------------------------------------------------
 
     def head(self, reading: Reading) -> None:
-        """The last rows."""
+        """Return the last rows."""
         classes = "classes" if "classes" in self.document["parameters"] else self.pick(1, 3, 10)
         if len(reading.shape) == 1:
             self.document["network"].append({"fc": {"linear": classes}})
@@ -302,7 +303,7 @@ class DocumentAuthor(StepAuthor):
         self.document["network"] += self.random.choice(heads)
 
     def defaults(self, reading: Reading) -> None:
-        """Defaults of ops and blocks that the network uses."""
+        """Add defaults for ops and blocks that the network uses."""
         text = yaml.safe_dump(self.document["network"]) + yaml.safe_dump(self.document["blocks"])
         choices: dict[str, Any] = {
             "norm": {"eps": self.pick(1e-3, 0.2), **({"momentum": 0.3} if self.chance(0.3) else {})},
@@ -321,7 +322,7 @@ class DocumentAuthor(StepAuthor):
         self.document["defaults"] = found
 
     def survival(self, reading: Reading) -> None:
-        """Stochastic depth."""
+        """Add stochastic depth."""
         count = len([*outermost(reading.line)])
         if not count or self.chance(0.5):
             return
@@ -334,7 +335,7 @@ class DocumentAuthor(StepAuthor):
         self.document["survival"] = {**own, "unit": self.pick("batch", "sample"), "rescale": self.pick("test", "train")}
 
     def drop_path(self, reading: Reading, random: Random) -> None:
-        """Drop-path where branches are averaged."""
+        """Add drop-path if branches are averaged."""
         averaged = any(join.merge == "mean" and len(join.branches) > 1 for join in joins(reading.line))
         if averaged and random.random() < 0.8:
             rate, columns = random.choice([(0, 0.5), (0, 1), (0.15, 0), (0.15, 1), (0.6, 0.5)])
@@ -342,13 +343,13 @@ class DocumentAuthor(StepAuthor):
             self.document["drop_path"] = {"rate": rate, "columns": columns, "unit": unit}
 
     def features(self, reading: Reading) -> None:
-        """Some parts as outputs."""
+        """Add some parts as feature outputs."""
         names = sorted(reading.parts)
         if names and self.chance(0.3):
             self.document["features"] = self.random.sample(names, min(len(names), self.pick(1, 2, 3)))
 
     def extras(self, reading: Reading) -> None:
-        """What does not change the outputs, and the figures that the network must have."""
+        """Add what does not change the outputs, and the expected figures."""
         if self.chance(0.2):
             self.document["init"] = self.random.choice(INITS)
         if self.chance(0.1):
@@ -357,7 +358,7 @@ class DocumentAuthor(StepAuthor):
             self.document |= {"description": "drawn at random", "notes": ["no. 1", "no: 2"]}
 
     def trim(self, reading: Reading) -> None:
-        """Leave out what the spec may not say because nothing uses it, and say what it must have."""
+        """Remove unused parts that would be errors, and add required ones."""
         reading, document = self.read(), self.document
         document["defaults"] = {word: own for word, own in document.get("defaults", {}).items() if word in reading.used}
         for name in reversed([*document["parameters"]]):
@@ -375,14 +376,14 @@ class DocumentAuthor(StepAuthor):
 
 
 def _gives_a_block_its_stride(value: Any) -> bool:
-    """Whether a block is used with a stride anywhere in a body."""
+    """Return whether a body contains a block with a stride."""
     if isinstance(value, dict):
         return {"block", "stride"} <= value.keys() or any(map(_gives_a_block_its_stride, value.values()))
     return isinstance(value, list) and any(map(_gives_a_block_its_stride, value))
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts among values; the words before them, such as the `k` of `lrn`, are not read as expressions."""
+    """Yield the texts among values; the words before them, such as the `k` of `lrn`, are not read as expressions."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _texts(item)
@@ -397,7 +398,7 @@ def _copied(value: Any) -> Any:
 
 
 def drawn(seed: int) -> Drawn:
-    """The document of a seed; from BIG on, one of hundreds of blocks."""
+    """Return the document of a seed; seeds from BIG on give hundreds of blocks."""
     if seed < BIG:
         return DocumentAuthor(seed).draw()
     for attempt in range(9):
@@ -409,6 +410,6 @@ def drawn(seed: int) -> Drawn:
 
 
 def copies(document: dict[str, Any]) -> int:
-    """How many copies of blocks the rows of a document ask for."""
+    """Return the number of block copies in the rows of a document."""
     named = (row for step in document["network"] if isinstance(step, dict) for row in step.values())
     return sum(row["depth"] for row in named if isinstance(row, dict) and "depth" in row)

@@ -1,7 +1,7 @@
 """Random steps of the language, for bodies of blocks and for rows: any op, any merge, any combinator, anywhere.
 
-Steps are drawn from what docs/language.md says, with values that fit most shapes. Whether they fit here is for the second
-reading to say (`reading.py`): what does not is drawn again.
+Steps are drawn from the forms in docs/language.md, with values that fit most shapes. The second reading (`reading.py`)
+decides whether a step fits; a step that does not is drawn again.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from places import ACTS, INITS, SIZES, WIDTHS, Place
 
 
 class StepAuthor:
-    """Draws steps. `blocks` are the words of blocks that a step may use, with what makes a use of each; `outputs` counts the names
-    of side outputs, `axes` those of the maps."""
+    """A random author of steps. `blocks` maps the blocks that a step may use to functions that draw a use; `outputs`
+    counts the names of side outputs; `axes` is the number of axes of maps."""
 
     def __init__(self, random: Random, axes: int = 2) -> None:
         self.random, self.axes = random, axes
         self.outputs = 0
 
     def chance(self, share: float) -> bool:
-        """True so often."""
+        """Return True with this probability."""
         return self.random.random() < share
 
     def pick(self, *choices: Any) -> Any:
-        """One of some values."""
+        """Return one of some values."""
         return self.random.choice(choices)
 
     def name(self, stem: str, place: Place) -> str:
-        """A new name in a scope."""
+        """Return a new name in a scope."""
         place.given[0] += 1
         return f"{stem}{place.given[0]}" + ("_{index}" if place.template else "")
 
     def called(self, stem: str, step: Any, place: Place) -> Any:
-        """A step with a name of its own, or a number where steps have numbers."""
+        """Return a step with a name, or without one where steps are numbered."""
         return step if place.numbered else {self.name(stem, place): step}
 
     # --- values -------------------------------------------------------------------------------------------------------
 
     def width(self, place: Place) -> Any:
-        """A number of channels: as a number, by name, or as an expression."""
+        """Return a number of channels: an integer, a name, or an expression."""
         literal = self.random.choice(WIDTHS)
         if not place.ints or self.chance(0.35):
             return self.pick(
@@ -56,7 +56,7 @@ class StepAuthor:
         return self.random.choice(forms)
 
     def condition(self, place: Place) -> Any:
-        """A condition."""
+        """Return a condition."""
         forms: list[Any] = [
             "in_channels > 3",
             "in_channels % 2 == 0 and in_channels != 6",
@@ -73,25 +73,25 @@ class StepAuthor:
         return self.random.choice(forms)
 
     def varied(self, value: Callable[[], Any], place: Place) -> Any:
-        """A value, or one for the first copy and one for the others."""
+        """Return a value, or one for the first copy and one for the others."""
         if place.copies and self.chance(0.15):
             return {"first": value(), "rest": value()}
         return value()
 
     def size(self, *choices: int) -> Any:
-        """A size: a number, or one for each axis."""
+        """Return a size: a number, or one per axis."""
         return (
             self.random.choice(choices) if self.chance(0.6) else [self.random.choice(choices) for _ in range(self.axes)]
         )
 
     def last(self, size: int) -> list[int]:
-        """A size that is 1 but on the last axis."""
+        """Return a size that is 1 on all axes but the last."""
         return [1] * (self.axes - 1) + [size]
 
     # --- ops that keep the shape --------------------------------------------------------------------------------------
 
     def act(self, place: Place) -> Any:
-        """An activation, in any spelling."""
+        """Return an activation in one of its forms."""
         kind = self.random.choice(ACTS)
         more: dict[str, Any] = {}
         if kind == "leaky_relu":
@@ -111,7 +111,7 @@ class StepAuthor:
         return self.random.choice(forms)
 
     def norm(self, place: Place) -> Any:
-        """A norm of any kind."""
+        """Return a norm of any kind."""
         own: dict[str, Any] = {}
         if self.chance(0.25):
             own = {"kind": "group", "groups": self.pick(1, 1, "in_channels", "2 if in_channels % 2 == 0 else 1")}
@@ -126,7 +126,7 @@ class StepAuthor:
         return self.called("bn", {"norm": own} if own else "norm", place)
 
     def simple(self, place: Place) -> Any:
-        """An op that keeps the shape, whatever it is."""
+        """Return an op that keeps the shape of any input."""
         draw = self.random.random()
         if draw < 0.4:
             return self.act(place)
@@ -139,7 +139,7 @@ class StepAuthor:
         return self.rearranged(place)
 
     def rearranged(self, place: Place) -> Any:
-        """An op that relates the channels of a position, or learns a scale and a shift of them."""
+        """Return an op that combines the channels of each position, or learns their scale and shift."""
         groups = self.pick("in_channels", "2 if in_channels % 2 == 0 else 1")
         own = self.pick({}, {"per": "one"}, {"shift": False, "scale_init": 0.5}, {"scale": False})
         steps: list[Any] = ["identity", "softmax", {"softmax": {"ranges": 2, "when": "in_channels % 2 == 0"}}]
@@ -151,7 +151,7 @@ class StepAuthor:
     # --- layers -------------------------------------------------------------------------------------------------------
 
     def layer(self, place: Place, width: Any = None, stride: Any = None) -> Any:
-        """A convolution of a map that keeps its size but for `stride`, or a linear layer of a vector."""
+        """Return a convolution that changes the size of a map only by `stride`, or a linear layer for a vector."""
         own: dict[str, Any] = {}
         width = self.width(place) if width is None else width
         if self.chance(0.4):
@@ -182,7 +182,7 @@ class StepAuthor:
         return self.called("conv", {"conv": own}, place)
 
     def resizing(self, place: Place) -> Any:
-        """An op that changes the size of a map."""
+        """Return an op that changes the size of a map."""
         kernel = self.size(2, 3, 2, 4)
         pool = {"kernel": kernel, "stride": self.size(1, 2, 2, 3), "padding": self.size(0, 1)}
         for key in ("stride", "padding", "ceil", "count_pad"):
@@ -193,7 +193,7 @@ class StepAuthor:
         if self.chance(0.5):
             return {"maxpool": pool}
         if self.chance(0.4):
-            if self.axes == 3:  # torch has no mean over windows that are longer than a volume without its padding
+            if self.axes == 3:  # torch has no average pool with windows longer than a volume without padding
                 pool.pop("padding", None)
             return {"avgpool": {**pool, **({"count_pad": False} if self.chance(0.5) else {})}}
         steps = [
@@ -230,7 +230,7 @@ class StepAuthor:
         return self.random.choice([*steps, self.called("conv", conv, place)])
 
     def transposed(self, place: Place) -> dict[str, Any]:
-        """The attributes of a transposed convolution."""
+        """Return the attributes of a transposed convolution."""
         own: dict[str, Any] = {"channels": self.width(place), "kernel": self.size(1, 2, 3), "stride": self.size(2, 3)}
         more = {
             "padding": self.size(0, 1),
@@ -242,14 +242,14 @@ class StepAuthor:
         return own
 
     def weighted(self, place: Place) -> dict[str, Any]:
-        """The attributes of a weighted sum."""
+        """Return the attributes of a weighted sum."""
         ranges = self.varied(lambda: self.pick("2 if in_channels % 2 == 0 else 1", "in_channels", 1), place)
         return {"ranges": ranges, **self.pick({}, {"kind": "softmax"}, {"kind": "fast", "eps": 0.5})}
 
     # --- merges -------------------------------------------------------------------------------------------------------
 
     def branch(self, place: Place, width: Any, stride: Any = None) -> list[Any]:
-        """Steps that end with so many channels, and change the size by `stride` alone."""
+        """Return steps with this number of output channels, which change the size only by `stride`."""
         inner = place.deeper()
         steps = [self.simple(inner) for _ in range(self.pick(0, 0, 1))]
         if self.chance(0.4):
@@ -264,7 +264,7 @@ class StepAuthor:
         return steps + [self.simple(inner) for _ in range(self.pick(0, 0, 1))]
 
     def residual(self, place: Place, width: Any = None, stride: Any = None) -> Any:
-        """A residual: with the identity, a shortcut, none, a gate."""
+        """Return a residual with the identity, a shortcut, no shortcut, or a gate."""
         keeps = width is None and self.chance(0.5)
         same = (
             {"if": "in_channels > 0", "then": [self.simple(place.deeper()) for _ in range(2)]}
@@ -300,7 +300,7 @@ class StepAuthor:
         return {self.name("res", place): step} if self.chance(0.2) and not place.numbered else step
 
     def parallel(self, place: Place) -> Any:
-        """Branches, or copies of one, or parts of the channels."""
+        """Return parallel branches, copies of one branch, or branches of parts of the channels."""
         merge, inner = self.pick("add", "concat", "concat", "mul"), place.deeper()
         body: dict[str, Any] = {"merge": merge}
         if self.chance(0.25) and not place.numbered:
@@ -347,13 +347,13 @@ class StepAuthor:
         return {self.name("mix", place): step} if self.chance(0.2) and not place.numbered else step
 
     def merge(self, place: Place) -> Any:
-        """Any merge."""
+        """Return the name of a merge."""
         return self.residual(place) if self.chance(0.5) else self.parallel(place)
 
     # --- the other combinators ----------------------------------------------------------------------------------------
 
     def side(self, place: Place) -> Any:
-        """A side branch of any mode; inside repeated blocks only one without an output can be."""
+        """Return a side branch of any mode; in repeated blocks only one without an output is valid."""
         mode = "never" if place.copies or place.template else self.pick("training", "always", "never")
         inner = place.deeper(numbered=False)
         body: Any = [self.layer(inner), self.simple(inner)]
@@ -373,7 +373,7 @@ class StepAuthor:
         return {"side": own}
 
     def step(self, place: Place) -> Any:
-        """A step of any form; a list stands for several in a row."""
+        """Return a step of any form; a list stands for several steps."""
         draw, inner = self.random.random(), place.deeper()
         if draw < 0.25 or place.depth <= 0:
             return self.simple(place) if self.chance(0.5) else self.layer(place)
@@ -397,5 +397,5 @@ class StepAuthor:
         return {self.name("list", place): self.flat([self.layer(deep), middle, self.step(deep.deeper(depth=0))])}
 
     def flat(self, steps: Sequence[Any]) -> list[Any]:
-        """The steps, those of a list among them beside the others."""
+        """Return the steps, with most nested lists expanded."""
         return [inner for step in steps for inner in (step if isinstance(step, list) and self.chance(0.8) else [step])]

@@ -1,6 +1,6 @@
-"""Kept values in a random document: `keep` and `use` put among the steps that it has, and what they carry.
+"""Kept values in a random document: insert `keep` and `use` among its steps.
 
-They come after everything else and are drawn from numbers of their own, so that a document without them stays what it was.
+The values are inserted last, with a random generator of their own, so that documents without them do not change.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ Steps = list[Any]
 
 
 def add_values(document: dict[str, Any], random: Random) -> None:
-    """Change a document in place, by one of several ways to keep a value and to go on with it."""
+    """Change a document in place so that it keeps and uses a value, in one of several ways."""
     ways: list[Callable[[dict[str, Any], Random], None]] = [_along, _along, _again, _into_a_block, _per_copy, _macro]
     random.choice(ways)(document, random)
 
 
 def lists(document: dict[str, Any]) -> Iterator[tuple[Steps, bool]]:
-    """The lists of steps, those of branches too, and whether each is in a block."""
+    """Yield the lists of steps, including those of branches, each with whether it is in a block."""
     yield from ((steps, False) for steps in _inside(document["network"]))
     for block in document.get("blocks", {}).values():
         yield from ((steps, True) for steps in _inside(block["body"]))
@@ -32,12 +32,13 @@ def _inside(value: Any) -> Iterator[Steps]:
         yield value
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in parts:
-        if isinstance(part, dict | list) and key not in ("gate", "side"):  # which end as they must, or are not computed
+        # The last op of a gate is fixed, and side branches may not be computed.
+        if isinstance(part, dict | list) and key not in ("gate", "side"):
             yield from _inside(part)
 
 
 def _reader(name: str, random: Random) -> Any:
-    """A step that goes on with a value, or with it and the one before."""
+    """Return a step that uses a value, or merges it with its input."""
     use, plain = {"use": name}, random.choice(["identity", "sigmoid", [], {"scale": 0.5}])
     branches = random.sample(
         [
@@ -54,7 +55,7 @@ def _reader(name: str, random: Random) -> Any:
 
 
 def _along(document: dict[str, Any], random: Random) -> None:
-    """A value that is kept and read in one list of steps."""
+    """Keep a value and use it in one list of steps."""
     steps, _ = random.choice(list(lists(document)))
     name = random.choice(["y", "x", "kept", "s[0]", "s[2]"])
     first = random.randint(0, len(steps))
@@ -64,7 +65,7 @@ def _along(document: dict[str, Any], random: Random) -> None:
 
 
 def _again(document: dict[str, Any], random: Random) -> None:
-    """A value that is kept twice: the newer one counts."""
+    """Keep a value twice under one name: the later one is used."""
     steps = document["network"]
     places = sorted(random.randint(0, len(steps)) for _ in range(4))
     made = [{"keep": "y"}, _reader("y", random), {"keep": "y"}, _reader("y", random)]
@@ -73,7 +74,7 @@ def _again(document: dict[str, Any], random: Random) -> None:
 
 
 def _into_a_block(document: dict[str, Any], random: Random) -> None:
-    """A value of the network that a block reads, and perhaps keeps again; another one of the same name is its own."""
+    """Use a value of the network in a block, which may keep another value of the same name for itself."""
     word = _any(sorted(document["blocks"]), random)
     body, indexed = document["blocks"][word]["body"], random.random() < 0.5
     name = "s[1]" if indexed else "s"
@@ -94,7 +95,7 @@ def _into_a_block(document: dict[str, Any], random: Random) -> None:
 
 
 def _per_copy(document: dict[str, Any], random: Random) -> None:
-    """Values by the number of the copy, kept in a row and read after it."""
+    """Keep values by the index of the copy in a row, and use them after it."""
     row = _any([row for row in document["network"] if isinstance(row, dict) and _depth(row, document) > 0], random)
     (own,) = row.values()
     word, depth = own.get("block", document.get("block")), _depth(row, document)
@@ -109,14 +110,14 @@ def _per_copy(document: dict[str, Any], random: Random) -> None:
 
 
 def _any(choices: list[Any], random: Random) -> Any:
-    """One of the choices. Raises Misfit where there are none."""
+    """Return one of the choices. Raises Misfit if there are none."""
     if not choices:
         raise Misfit("nothing to keep values in")
     return random.choice(choices)
 
 
 def _depth(row: dict[str, Any], document: dict[str, Any]) -> int:
-    """The depth of a row of a block of the document, all of whose copies are there; else 0."""
+    """Return the depth of a row whose block is defined in the document and whose copies are all present, else 0."""
     own = next(iter(row.values())) if len(row) == 1 else None
     if not isinstance(own, dict) or own.get("block", document.get("block")) not in document["blocks"] or "when" in own:
         return 0
@@ -124,7 +125,7 @@ def _depth(row: dict[str, Any], document: dict[str, Any]) -> int:
 
 
 def _macro(document: dict[str, Any], random: Random) -> None:
-    """A macro with values of its own, and one of the network's, between a value of the same name and its use."""
+    """Add a macro with values of its own and one of the network's, between a value of the same name and its use."""
     own = [{"keep": "y"}, random.choice(["relu", {"scale": 0.5}]), _reader("y", random)]
     shared = [{"keep": "z"}, {"scale": -1}] if random.random() < 0.5 else [_reader("z", random)]
     document.setdefault("blocks", {})["between"] = {"inline": True, "values": ["z"], "body": [*own, *shared]}

@@ -1,7 +1,7 @@
-"""A second reading of the language: from a document to the ops that it stands for, by docs/language.md alone.
+"""A second reading of the language: from a document to its ops, by docs/language.md alone.
 
-It imports nothing of rescompile; of its library it reads the YAML of the blocks. What elaboration makes of random specs is held
-to it: names, numbers, shapes, tensors, multiply-adds, survival probabilities, outputs.
+It imports nothing from rescompile, and reads the YAML files of the block library itself. Tests compare elaborated
+random specs with it: names, numbers, shapes, tensors, MACs, survival probabilities, outputs.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from scopes import COMBINATORS, Frame, Scope, library, sizes
 
 @dataclass
 class Reading:
-    """A document read: its line of ops, and the shapes of its parts by name, where these are in no branch."""
+    """The reading of a document: its line of ops, and the shapes of its parts outside of branches by name."""
 
     document: Mapping[str, Any]
     line: Line = ()
     shape: Shape = ()
     parts: dict[str, Shape] = field(default_factory=dict)
     blocks: dict[str, Any] = field(default_factory=dict)
-    most: int = 20_000  # ops
+    most: int = 20_000  # the limit on ops
     used: set[str] = field(default_factory=set)
     _names: set[str] = field(default_factory=set)
     _made: int = 0
@@ -43,25 +43,25 @@ class Reading:
 
     @property
     def outputs(self) -> dict[str, Shape]:
-        """The outputs in evaluation."""
+        """The shapes of the outputs in evaluation by name."""
         taps = {tap.output: tap.shape for tap in taps_of(self.line, computed=True) if tap.output}
         return {"logits": self.shape, **taps, **{name: self.parts[name] for name in self.document.get("features", ())}}
 
     @property
     def parameters(self) -> int:
-        """How many trainable numbers the network owns, side branches included."""
+        """The number of trainable parameters, side branches included."""
         tensors = (t for leaf in leaves(self.line) for t in leaf.made.tensors if t[0] in ("weight", "bias", "gain"))
         return sum(op_rules.math.prod(shape) for _, shape in tensors)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds in evaluation."""
+        """The number of multiply-adds in evaluation."""
         return sum(leaf.made.macs for leaf in leaves(self.line, computed=True))
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def steps(self, steps: Sequence[Any], frame: Frame, scope: Scope, shape: Shape) -> tuple[Line, Shape]:
-        """Steps one after the other."""
+        """Read a sequence of steps; return the line and the output shape."""
         line: Line = ()
         for step in steps:
             more, shape = self.step(step, frame, scope, shape)
@@ -69,7 +69,7 @@ class Reading:
         return line, shape
 
     def step(self, step: Any, frame: Frame, scope: Scope, shape: Shape) -> tuple[Line, Shape]:
-        """A step of any form."""
+        """Read one step of any form; return the line and the output shape."""
         if isinstance(step, list):
             return self.steps(step, frame, scope, shape)
         if isinstance(step, str):
@@ -96,7 +96,7 @@ class Reading:
         return self.remembered(name, scope, lambda: self.named(name, body, frame, scope, shape))
 
     def chosen(self, step: Any, frame: Frame, shape: Shape) -> Any:
-        """The step that conditions leave."""
+        """Return the step that conditions select."""
         while isinstance(step, dict) and "if" in step:
             step = step.get("then" if value(step["if"], frame.at(shape)) else "else", [])
         return step
@@ -104,7 +104,7 @@ class Reading:
     # --- steps that run again -----------------------------------------------------------------------------------------
 
     def remembered(self, name: str | None, scope: Scope, build: Callable[[], tuple[Line, Shape]]) -> tuple[Line, Shape]:
-        """What a step becomes. One that takes its name can run again."""
+        """Read a step, and remember its line under its name so that it can run again."""
         kept, full = dict(self._kept), f"{scope.path}{name}"
         new = name is not None and full not in self._names
         found = build()
@@ -113,7 +113,7 @@ class Reading:
         return found
 
     def again(self, name: str, scope: Scope, shape: Shape) -> tuple[Line, Shape]:
-        """The step of a name in the same scope once more. Raises Misfit where there is none, or one that cannot run again."""
+        """Run the step of this name in the same scope again. Raises Misfit if there is none, or if it cannot run again."""
         full = scope.path + name
         line, keeps = self._built.get(full, ((), True))
         if keeps or any(taps_of(line)):
@@ -126,7 +126,7 @@ class Reading:
     # --- kept values --------------------------------------------------------------------------------------------------
 
     def mark(self, word: str, text: str, frame: Frame, shape: Shape) -> tuple[Line, Shape]:
-        """A value that is kept or used. Raises Misfit where it is not known, or not to be kept."""
+        """Read a `keep` or `use` step. Raises Misfit if the value is unknown, or must not be kept here."""
         name, _, rest = text.partition("[")
         index = value(rest[:-1], frame.at(shape)) if rest else None
         if rest and (type(index) is not int or index < 0):
@@ -143,7 +143,7 @@ class Reading:
     def branch(
         self, step: Any, frame: Frame, scope: Scope, shape: Shape, name: str | None = None
     ) -> tuple[Line, Shape]:
-        """A step whose kept values no other knows."""
+        """Read a step whose kept values are visible inside it only."""
         kept, fixed = self._kept, self._fixed
         self._kept, self._fixed = dict(kept), frozenset(kept)
         found = self.named(name, step, frame, scope, shape) if name else self.step(step, frame, scope, shape)
@@ -151,7 +151,7 @@ class Reading:
         return found
 
     def named(self, name: str, body: Any, frame: Frame, scope: Scope, shape: Shape) -> tuple[Line, Shape]:
-        """A step with a name."""
+        """Read a step with a name."""
         if isinstance(body, str) and body in WORDS:
             return self.op(body, {}, frame, scope, shape, name)
         if isinstance(body, str) or "block" in body or "depth" in body:
@@ -168,14 +168,15 @@ class Reading:
         return found
 
     def part(self, name: str, shape: Shape) -> None:
-        """Remember a part that is in no branch."""
+        """Remember the shape of a part that is not in a branch."""
         if not self._inside:
             self.parts[name] = shape
 
     def op(
         self, word: str, body: Any, frame: Frame, scope: Scope, shape: Shape, name: str | None = None
     ) -> tuple[Line, Shape]:
-        """An op: its own attributes before `defaults` before the network's `init` before the op's."""
+        """Read an op. Its own attributes take precedence over `defaults`, then over the network's `init`, then over the
+        op's defaults."""
         kind = "act" if word in ACTS else word
         given = body if isinstance(body, dict) and body.keys().isdisjoint({"each", "first"}) else {MAIN[kind]: body}
         here = frame.at(shape)
@@ -207,7 +208,8 @@ class Reading:
         return (Leaf(scope.path + (name or number or word), kind, made, shape),), made.output
 
     def typed(self, given: Any, type_: str, name: str, axes: int) -> Any:
-        """A value of an attribute of an op on so many axes. Raises Misfit for one that is not of its type."""
+        """Return the value of an attribute of an op on maps with this number of axes. Raises Misfit if it has the wrong
+        type."""
         if type_ == "size" and given != "same":
             size = tuple(given) if isinstance(given, list) else (given,) * axes
             if len(size) != axes or not all(type(n) is int and (n >= 0 or name in ("before", "after")) for n in size):
@@ -220,7 +222,7 @@ class Reading:
     # --- blocks -------------------------------------------------------------------------------------------------------
 
     def use(self, use: Mapping[str, Any], frame: Frame, scope: Scope, shape: Shape) -> tuple[Line, Shape]:
-        """A block, once or in copies."""
+        """Read the use of a block, once or in copies."""
         word = use.get("block", self.document.get("block"))
         word = frame.names.get(word, word) if frame.inside else word
         if word == "identity":
@@ -261,7 +263,7 @@ class Reading:
         return line, shape
 
     def once(self, word: str, use: Mapping[str, Any], frame: Frame, scope: Scope, shape: Shape) -> tuple[Line, Shape]:
-        """A block without `depth`: a scope, or a macro."""
+        """Read the use of a block without `depth`: a scope, or a macro."""
         block = self.blocks[word]
         inner = self.bound(word, use, frame, {}, shape)
         name = spelled(use["name"], frame.at(shape)) if "name" in use else None
@@ -277,7 +279,7 @@ class Reading:
         return found
 
     def body(self, block: Mapping[str, Any], frame: Frame, scope: Scope, shape: Shape) -> tuple[Line, Shape]:
-        """The steps of a block, or nothing."""
+        """Read the steps of a block, or nothing if its condition is false."""
         if not value(block.get("when", True), frame.at(shape)):
             return (), shape
         kept, fixed, names = self._kept, self._fixed, block.get("values", ())
@@ -289,7 +291,7 @@ class Reading:
         return found
 
     def bound(self, word: str, use: Mapping[str, Any], frame: Frame, copy: Mapping[str, int], shape: Shape) -> Frame:
-        """The names in a block: parameters (row before defaults before the block), then lets."""
+        """Return the names in a block: parameters (row before defaults before block), then lets."""
         block, defaults = self.blocks[word], self.document.get("defaults", {}).get(word, {})
         names: dict[str, Any] = {"in_channels": shape[0], **copy}
         for name, written in block.get("parameters", {}).items():
@@ -374,7 +376,7 @@ class Reading:
 
     @property
     def top(self) -> dict[str, Any]:
-        """The network's parameters, in order."""
+        """The parameters of the network, in order."""
         if not hasattr(self, "_top"):
             self._top: dict[str, Any] = {}
             for name, raw in self.document.get("parameters", {}).items():
@@ -383,7 +385,7 @@ class Reading:
 
 
 def read(document: Mapping[str, Any], most: int = 20_000) -> Reading:
-    """What a document means. Raises Misfit where it means nothing."""
+    """Read a document. Raises Misfit if it is invalid."""
     reading = Reading(document, blocks={**library(), **document.get("blocks", {})}, most=most)
     line, reading.shape = reading.steps(document["network"], Frame(reading.top), Scope(), tuple(document["input"]))
     reading.line = survived(line, document["survival"]) if "survival" in document else line
@@ -400,5 +402,5 @@ def read(document: Mapping[str, Any], most: int = 20_000) -> Reading:
 
 
 def _names(word: str, body: Any) -> bool:
-    """Whether the word of an op without attributes names the step after it."""
+    """Return whether the word of an op without attributes is used as the name of a step."""
     return not ATTRIBUTES.get(word, True) and (not isinstance(body, dict) or body.keys() != {"when"})

@@ -1,10 +1,10 @@
-"""Examine many random specs: what `make trust` runs.
+"""Run all checks on many random specs; `make trust` calls this script.
 
     python tests/trust/run.py --specs 10000 --large 200         # seeds 0 to 9,999, and 200 networks of 100 to 1,000 blocks
     python tests/trust/run.py --specs 1 --from 235 --large 0    # one seed that failed
 
-Each seed goes through every check of `targets.py` and `laws.py`, in processes that examine a range of seeds each. The exit status
-is 1 if any check failed; the smallest part of the spec that still fails is written to build/trust/.
+Each seed goes through every check of `targets.py` and `laws.py`; each process examines a range of seeds. The exit
+status is 1 if any check failed. The smallest spec that still fails is written to build/trust/.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from random_document import BIG, drawn
 from shrinking import shrunk
 
 FOLDER = Path("build/trust")
-#: The seeds of one part, and how many parts a process does before it ends, so that what frameworks keep is given back.
+#: The seeds per range, and the ranges per process: processes end early to release the memory that frameworks keep.
 SMALL_STEP, LARGE_STEP, STEPS = 50, 4, 4
-#: Specs that rescompile may refuse: a generator that draws little that is valid would prove little.
+#: The largest share of rejected specs: with few valid specs, the run would prove little.
 MOST_REFUSED = 0.4
 
 
@@ -38,14 +38,14 @@ Span = tuple[int, int]
 
 
 def ranges(first: int, specs: int, large: int) -> Iterator[Span]:
-    """The ranges of seeds, small networks first."""
+    """Yield the ranges of seeds, small networks first."""
     for start, count, step in ((first, specs, SMALL_STEP), (BIG, large, LARGE_STEP)):
         step = LARGE_STEP if start >= BIG else step
         yield from ((at, min(at + step, start + count)) for at in range(start, start + count, step))
 
 
 def main() -> int:
-    """Run, print progress and a summary; the exit status."""
+    """Run, print progress and a summary, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--specs", type=int, default=10_000, help="how many seeds")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them, to resume")
@@ -69,8 +69,8 @@ def main() -> int:
 
 
 def results(spans: Sequence[Span], jobs: int) -> Iterator[tuple[Span, Findings]]:
-    """The findings in each range of seeds, as they come. A pool serves STEPS ranges a process and is then replaced: with
-    `max_tasks_per_child` a pool of Python 3.11 may wait forever (python/cpython#115634)."""
+    """Yield the findings of each range of seeds as they complete. A pool is replaced after STEPS ranges per process:
+    with `max_tasks_per_child`, a pool of Python 3.11 may wait forever (python/cpython#115634)."""
     for some in batched(spans, jobs * STEPS):
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             parts = {pool.submit(seeds, *span): span for span in some}
@@ -78,7 +78,7 @@ def results(spans: Sequence[Span], jobs: int) -> Iterator[tuple[Span, Findings]]
 
 
 def batched(spans: Sequence[Span], size: int) -> Iterator[Sequence[Span]]:
-    """The ranges in groups of at most `size`."""
+    """Yield the ranges in groups of at most `size`."""
     yield from (spans[at : at + size] for at in range(0, len(spans), size))
 
 
@@ -90,7 +90,7 @@ def _result(part: Future[Findings], span: Span) -> Findings:
 
 
 def summary(found: Findings, seconds: float) -> int:
-    """Print what was counted and every fault; the exit status."""
+    """Print the counts and every fault, and return the exit status."""
     for name, count in found.counts.items():
         print(f"{count:>8,}  {name.replace('_', ' ')}")
     print(f"{seconds / 60:>8.1f}  minutes")

@@ -1,4 +1,4 @@
-"""Where steps stand in the second reading of the language: scopes of names, what expressions may mention, and the library's blocks."""
+"""Scopes of the second reading: names of steps, names in expressions, and the blocks of the library."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LIBRARY = Path(__file__).parents[2] / "rescompile" / "blocks"
 
 @cache
 def library() -> dict[str, Any]:
-    """The blocks that come with the language."""
+    """Return the blocks of the library by name."""
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(LIBRARY.glob("*.yaml"))}
 
 
 @dataclass
 class Scope:
-    """A scope of names: its path, and how far the numbers have come where its steps are numbered."""
+    """A scope of step names: its path, and the count of numbered steps if steps are numbered."""
 
     path: str = ""
     numbered: bool = False
@@ -33,18 +33,19 @@ class Scope:
     named: bool = False
 
     def inside(self, name: str, numbered: bool = False) -> Scope:
-        """A scope in this one."""
+        """Return the scope of this name in this scope."""
         return Scope(f"{self.path}{name}.", numbered)
 
     def next(self) -> str | None:
-        """The number of the next step without a name."""
+        """Return the number of the next step without a name, or None if steps are not numbered."""
         self.count += self.numbered
         if self.numbered and self.named:
             raise Misfit("names and numbers in one list")
         return str(self.count - 1) if self.numbered else None
 
     def of_macro(self, body: Sequence[Any]) -> Scope:
-        """The scope for a macro without a name: in a numbered list, one that names some of its steps numbers none."""
+        """Return the scope of a macro without a name: in a numbered list, its steps have no numbers if any of them has
+        a name."""
         names = [
             step for step in body if isinstance(step, dict) and len(step) == 1 and next(iter(step)) not in NOT_NAMES
         ]
@@ -54,7 +55,7 @@ class Scope:
         return Scope(self.path)
 
     def claim(self, taken: set[str], name: str) -> str:
-        """Take a name. Raises Misfit where it is taken, or where the other steps have numbers."""
+        """Return the full name of a step. Raises Misfit if the name is taken, or if the other steps have numbers."""
         full = self.path + name
         if full in taken:
             raise Misfit(f"two steps are {full}")
@@ -65,23 +66,23 @@ class Scope:
         return full
 
     def unnumbered(self) -> Scope:
-        """The same scope for what takes no number."""
+        """Return the same scope without numbers."""
         return Scope(self.path)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What can be named in expressions; `copy` are the index and depth of the repetition of the block itself."""
+    """The names that expressions can use; `inside` is true in the body of a block."""
 
     names: Mapping[str, Any]
     inside: bool = False
 
     def at(self, shape: Shape, **more: Any) -> dict[str, Any]:
-        """The names where the channels, and the sizes of a map, are those of a shape."""
+        """Return the names for a step with this input shape."""
         return {**sizes(shape), **self.names, "in_channels": shape[0], **more}
 
 
 def sizes(shape: Shape) -> dict[str, int]:
-    """The names of the size of a map, which any other thing of these names hides."""
+    """Return the names of the sizes of a map; other values of these names hide them."""
     names = AXES.get(len(shape), ())
     return dict(zip(names, shape[len(shape) - len(names) :], strict=True))

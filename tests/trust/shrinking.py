@@ -1,4 +1,4 @@
-"""The smallest part of a failing document that still fails in the same check."""
+"""The smallest part of a failing document that still fails the same check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reading import read
 
 
 def shrunk(drawn: Drawn, check: str, tries: int = 150) -> Drawn:
-    """Rows, steps and keys are left out, one after the other, as long as the check fails."""
+    """Return the document without the rows, steps and keys that the failure does not need."""
     smallest = drawn
     with tempfile.TemporaryDirectory() as folder:
         progress = True
@@ -36,7 +36,7 @@ def shrunk(drawn: Drawn, check: str, tries: int = 150) -> Drawn:
 
 
 def _smaller(value: Any) -> Iterator[Any]:
-    """The value without one of its parts, large parts first."""
+    """Yield the value without one of its parts, large parts first."""
     if isinstance(value, list):
         for at in range(len(value)):
             if len(value) > 1:

@@ -1,4 +1,5 @@
-"""What each target makes of a case, against the interpreter of its tree: ONNX Runtime, torch, generated source, programs in numpy."""
+"""Checks of each target on a random case against the interpreter: ONNX Runtime, PyTorch, generated source, and programs
+in numpy."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ OPSETS = range(13, 27)
 
 
 def elaboration(case: Case) -> None:
-    """The tree is what the document means, by another reading of the language; the figures that it expects are met."""
+    """Check that the network equals the second reading of its document, and that the `expect` section holds."""
     if wrong := difference(case.drawn.reading, case.network):
         raise Fault("elaboration", wrong)
     if problems := unmet(case.spec, case.network):
@@ -43,7 +44,7 @@ def elaboration(case: Case) -> None:
 
 
 def canonical(case: Case) -> None:
-    """The canonical text read again is the same text and the same tree."""
+    """Check that the canonical text elaborates to the same text and the same network."""
     path = case.folder / "canonical.yaml"
     path.write_text(case.network.text, encoding="utf-8")
     again = rescompile.elaborate(rescompile.load(path))
@@ -54,14 +55,14 @@ def canonical(case: Case) -> None:
 
 
 def passed(case: Case, form: Mapping[str, Any]) -> tuple[Network, Weights]:
-    """The network and weights after passes."""
+    """Return the network and the weights after passes."""
     network, weights = apply(case.network, case.weights, form)
     assert weights is not None
     return network, weights
 
 
 def finite(case: Case) -> None:
-    """The interpreter gives numbers, the same for each input alone as in a batch: nothing mixes inputs in evaluation."""
+    """Check that the interpreter's outputs are finite, and that each input gives the same outputs alone as in a batch."""
     from rescompile.ir.interpreter import interpret
 
     if not all(np.isfinite(value).all() for value in case.reference.exact.values()):
@@ -71,7 +72,7 @@ def finite(case: Case) -> None:
 
 
 def onnx(case: Case) -> None:
-    """The file in ONNX Runtime, folded or not: as one batch and as batches of one."""
+    """Check the ONNX file in ONNX Runtime, folded or not: with one batch, and with batches of one."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -96,7 +97,7 @@ def onnx(case: Case) -> None:
 
 
 def _initializers(case: Case, data: bytes) -> None:
-    """The file holds the tensors that evaluation reads, and the costs count what it and the tree own."""
+    """Check that the file contains exactly the tensors that evaluation reads."""
     import onnx as library
 
     held = {tensor.name: tuple(tensor.dims) for tensor in library.load_from_string(data).graph.initializer}
@@ -108,7 +109,7 @@ def _initializers(case: Case, data: bytes) -> None:
 
 
 def executed(text: str) -> nn.Module:
-    """The network of generated source, on the meta device."""
+    """Return the module of generated source, on the meta device."""
     home = types.ModuleType("generated")
     exec(compile(text, "generated.py", "exec"), home.__dict__)
     factory = [value for value in vars(home).values() if isinstance(value, types.FunctionType)][-1]
@@ -118,23 +119,24 @@ def executed(text: str) -> nn.Module:
 
 
 def evaluated(module: nn.Module, x: Array) -> dict[str, Array]:
-    """The outputs of a module in evaluation mode, by name."""
+    """Return the outputs of a module in evaluation mode by name."""
     with torch.no_grad():
         found = module.eval()(torch.from_numpy(x))
     named = found if isinstance(found, dict) else {LOGITS: found}
     return {name: value.numpy() for name, value in named.items()}
 
 
-#: How source is made beside the classes of the network as it is: one of these in turn, since each takes long.
+#: Whether source is flat, and its passes: one of these per seed, since each takes long.
 STYLES: tuple[tuple[bool, Mapping[str, Any]], ...] = ((False, FORMS[1]), (True, FORMS[0]), (True, FORMS[1]))
 
 
-#: How PyTorch's source refuses a step whose module is for inputs with another number of axes, such as a norm.
+#: Part of the error for a step that runs again on an input with another number of axes than its module supports.
 REFUSED = "runs again on an input of"
 
 
 def source(case: Case) -> bool:
-    """The live module in float32 and float64; then, by turns, that of the folded network and the flat text of both."""
+    """Check the PyTorch module in float32 and float64; then, depending on the seed, the folded module or the flat
+    source of one of them. Returns whether the target supports the network."""
     writer, maker = backend.load("source"), backend.load("torch")
     for flat, form in ((False, FORMS[0]), STYLES[case.seed % 3]):
         network, weights = passed(case, form)
@@ -153,7 +155,7 @@ def source(case: Case) -> bool:
 
 
 def module_agrees(case: Case, network: Network, module: nn.Module, check: str, folded: bool) -> None:
-    """A module has the tensors of the tree, and its outputs in float32 and float64."""
+    """Check that a module has the tensors of the network, and its outputs in float32 and float64."""
     keys = [(name, tuple(value.shape)) for name, value in module.state_dict().items()]
     if keys != [(name, parameter.shape) for name, parameter in parameters(network)]:
         raise Fault(check, "another state_dict")
@@ -168,7 +170,7 @@ def module_agrees(case: Case, network: Network, module: nn.Module, check: str, f
 
 
 def programs(case: Case) -> None:
-    """What lowering makes, run by numpy without a framework, in four dialects, one of which stresses it."""
+    """Check the lowered program, run by numpy in four dialects, one of which stresses the lowering."""
     weights = case.doubles
     names, x = [name for name, _ in parameters(case.network)], case.x.astype(np.float64)
     for at, (name, dialect) in enumerate(DIALECTS.items()):
@@ -184,12 +186,12 @@ def programs(case: Case) -> None:
         case.hold(check, found, double=True)
 
 
-#: The targets whose files take maps with channels last: one of them for every third seed, since each takes long.
+#: The targets whose files take maps with channels last: one of them per seed, since each takes long.
 CHANNELS_LAST = ("flax", "keras", "mlx")
 
 
 def channels_last(case: Case) -> bool:
-    """The file of Flax, Keras or MLX, run in float64."""
+    """Check the file of Flax, Keras or MLX in float64."""
     if case.seed % 3 or case.seed >= BIG:
         return False
     target = CHANNELS_LAST[case.seed // 3 % 3]

@@ -1,4 +1,4 @@
-"""Every planted mistake is seen within 200 random specs: those of the modules `*mutants.py` of tests/support."""
+"""Mutation tests: each bug planted by a module `*mutants.py` of tests/support is detected within 200 random specs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from rescompile.diagnostics.errors import SpecError
 SPECS = 200
 Check = Callable[[Case], object]
 Mistakes = Mapping[str, Callable[[pytest.MonkeyPatch], None]]
-#: Those of source that only a module shows.
+#: Bugs of generated source that only a module shows.
 OF_MODULES: Mistakes = {name: plant for name, plant in OF_SOURCE.items() if name not in OF_PROGRAMS}
-#: The mistakes by where they are; the checks that are to see them; whether the tree must be made anew to be wrong.
+#: The bugs by area, with the checks that must detect them, and whether they affect the elaborated network.
 ROOMS: dict[str, tuple[Mistakes, tuple[Check, ...], bool]] = {
     "backends": (OF_BACKENDS, (targets.onnx,), False),
     "tree": (OF_THE_TREE, (targets.elaboration,), True),
@@ -41,19 +41,19 @@ MUTANTS = [(room, name) for room, (listed, _, _) in ROOMS.items() for name in li
 
 
 document = cache(drawn)
-#: Removed when the tests end.
+#: A folder that is removed at the end of the tests.
 FOLDER = tempfile.TemporaryDirectory(prefix="rescompile_trust")
 
 
 @cache
 def healthy(seed: int) -> Case:
-    """A case for what leaves trees and the interpreter alone. Raises SpecError where rescompile refuses the document."""
+    """Return a case built without a planted bug. Raises SpecError if rescompile rejects the document."""
     return case(document(seed), Path(tempfile.mkdtemp(dir=FOLDER.name)))
 
 
 @cache
 def accepted() -> tuple[int, ...]:
-    """The seeds of the documents that rescompile accepts while nothing is planted."""
+    """Return the seeds of the documents that rescompile accepts without a planted bug."""
 
     def is_accepted(seed: int) -> bool:
         try:
@@ -66,7 +66,7 @@ def accepted() -> tuple[int, ...]:
 
 
 def sees(check: Check, made: Case) -> bool:
-    """Whether a check complains."""
+    """Return whether a check fails."""
     try:
         check(made)
     except Exception:
@@ -75,7 +75,7 @@ def sees(check: Check, made: Case) -> bool:
 
 
 def seen(seeds: Iterable[int], checks: tuple[Check, ...], anew: bool, folder: Path) -> int | None:
-    """The first of some seeds of which some check complains; a tree that cannot be made is a complaint too."""
+    """Return the first seed on which a check fails, or None; a network that cannot be built is a failure too."""
     for seed in seeds:
         try:
             made = case(document(seed), folder) if anew else healthy(seed)
@@ -89,7 +89,7 @@ def seen(seeds: Iterable[int], checks: tuple[Check, ...], anew: bool, folder: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize(("room", "name"), MUTANTS)
 def test_mistake_is_seen(room: str, name: str, tmp_path: Path) -> None:
-    """While it is planted some check complains, and none does without it."""
+    """A check fails while the bug is planted, and none fails without it."""
     listed, checks, anew = ROOMS[room]
     seeds = accepted()
     with pytest.MonkeyPatch.context() as patch:

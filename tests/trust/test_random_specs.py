@@ -1,4 +1,4 @@
-"""Random specs through every target and law: a sample of what `make trust` examines by the thousand."""
+"""Random specs through every target and law: a sample of what `make trust` runs by the thousand."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from shrinking import shrunk
 from rescompile.diagnostics.errors import SpecError
 
 SMALL = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 12 else []) for seed in range(130)]
-#: Two large networks; one whose outputs in float32 are noise, since its norms amplify rounding beyond 1; one where they underflow.
+#: Large networks: two plain ones; one whose float32 outputs are noise, since norms amplify rounding; one that underflows.
 LARGE = [pytest.param(BIG + at, marks=pytest.mark.slow) for at in (0, 1, 9, 23)]
 
 
 @pytest.mark.parametrize("seed", [*SMALL, *LARGE])
 def test_random_spec(seed: int, tmp_path: Path) -> None:
-    """The same network for every target, by every law."""
+    """Every target and every law accepts the network of the seed."""
     assert examined(drawn(seed), tmp_path).faults == []
 
 
 def test_most_specs_are_valid(tmp_path: Path) -> None:
-    """The generator draws what the language allows, and always the same for one seed."""
+    """Nearly all documents are valid, and a seed always gives the same document."""
     refused = 0
     for seed in range(200, 250):
         document = drawn(seed)
@@ -48,12 +48,12 @@ def test_most_specs_are_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", facts.zoo())
 @pytest.mark.sampled(one_in=3)
 def test_second_reading_of_the_zoo(name: str) -> None:
-    """What the second reading of the language makes of every network of the zoo is what elaboration makes of it."""
+    """The second reading of every network of the zoo equals its elaboration."""
     network = facts.network(name)
     assert difference(read(yaml.load(network.text, facts.LOADER)), network) is None
 
 
-#: Documents that were understood wrongly once.
+#: Documents that once revealed bugs.
 FOUND = {
     "the condition of a block, per copy": """
 input: [4, 5, 6]
@@ -152,7 +152,7 @@ network:
 
 @pytest.mark.parametrize("name", FOUND)
 def test_what_was_found(name: str, tmp_path: Path) -> None:
-    """Each holds in every check now."""
+    """Documents that once revealed bugs pass all checks."""
     document = {"rescompile": 1, "name": "found", **yaml.safe_load(FOUND[name])}
     assert examined(Drawn(0, document, read(document)), tmp_path).faults == []
 
@@ -162,7 +162,7 @@ def test_what_was_found(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_specs_reach_the_whole_language() -> None:
-    """Every op and activation, every merge, every side branch, every schedule, every form of a value and of a block."""
+    """Random documents use every op, activation, merge, side branch, schedule, form of a value and form of a block."""
     found: set[str] = set()
     for seed in range(400):
         document = drawn(seed)
@@ -171,7 +171,7 @@ def test_the_specs_reach_the_whole_language() -> None:
 
 
 def reached(drawn: Drawn) -> Iterator[str]:
-    """What of the language a document uses where it has an effect."""
+    """Yield the features of the language that a document uses with an effect."""
     document, line = drawn.document, drawn.reading.line
     for leaf in leaves(line):
         yield leaf.made.attributes["kind"] if leaf.word in ("act", "norm", "upsample") else leaf.word
@@ -199,7 +199,7 @@ def reached(drawn: Drawn) -> Iterator[str]:
     yield "vector" if len(document["input"]) == 1 else "map"
 
 
-#: Forms by what is written for them.
+#: Forms of the language, by text that occurs in documents with them.
 WRITTEN = (
     "'each'", "'first'", "'rest'", "'only'", "'one_of'", "'members'", "'inline'", "'stage'", "'let'", "'when'", "'if'", "'else'",
     "'copies'", "'features'", "'defaults'", "'init'", "'checkpoint'", "'shortcut': 'none'", "'shortcut': 'pad'",
@@ -219,7 +219,7 @@ REACHED = frozenset([
 
 
 def test_a_failing_spec_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has nothing to do with the failure is left out."""
+    """Shrinking removes the parts that a failure does not need."""
 
     def conv(case: Case) -> None:
         if any(leaf.word == "conv" for leaf in leaves(case.drawn.reading.line)):

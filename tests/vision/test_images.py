@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import invoke, run_after, run_on_terminal, screen
 from numpy.typing import NDArray
 from ort import ran
 from safetensors.numpy import save_file
-from test_cli import invoke, on_terminal, program_after, screen
 
 import rescompile
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
@@ -479,12 +479,12 @@ def test_a_bar_on_a_terminal_only(tmp_path: Path) -> None:
     hurry = "import time; clock = time.monotonic; time.monotonic = lambda: 10000 * clock()"
     arguments = ["run", str(model(tmp_path)), "--image", str(tmp_path / "photos"), "--top", "1"]
     start = f"import sys; {hurry}; from rescompile.cli import main; sys.argv[0] = 'rescompile'; main()"
-    code, said = on_terminal([sys.executable, "-c", start, *arguments])
+    code, said = run_on_terminal([sys.executable, "-c", start, *arguments])
     assert code == 0
     assert re.search(r"\d+%.*\d:\d\d", said)
     for line in screen(said):
         assert "%" not in line or re.fullmatch(r" +\d+\.\d\d% +\d+", line), line
-    piped = program_after(hurry, *arguments)
+    piped = run_after(hurry, *arguments)
     assert piped.returncode == 0
     assert "\x1b" not in piped.stdout + piped.stderr
 
@@ -854,10 +854,10 @@ def test_outputs_that_are_no_classes(tmp_path: Path) -> None:
 def test_without_pillow_images_exit_with_4(tmp_path: Path) -> None:
     """Without Pillow, `--image` exits with 4 and names the package to install; `run` without images works."""
     path, photo = model(tmp_path), saved(tmp_path / "a.png", noise(30, 40))
-    result = program_after("sys.modules['PIL'] = None", "run", path, "--image", photo)
+    result = run_after("sys.modules['PIL'] = None", "run", path, "--image", photo)
     assert result.returncode == 4
     assert "pip install 'rescompile[image]'" in result.stderr
-    assert program_after("sys.modules['PIL'] = None", "run", path).returncode == 0
+    assert run_after("sys.modules['PIL'] = None", "run", path).returncode == 0
 
 
 def test_stream_keeps_the_order(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
-from checkpoint_files import CONV, LAST, drawn, invoke, same, saved, spec, weights
+from checkpoint_files import CONV, LAST, drawn, same, saved, spec, weights
+from command_line import invoke
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from typer.testing import Result

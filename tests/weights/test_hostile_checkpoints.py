@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint_files import drawn, invoke, saved, spec, tiny, weights
+from checkpoint_files import drawn, saved, spec, tiny, weights
+from command_line import invoke
 from safetensors.numpy import save_file
 
 from rescompile.diagnostics.errors import CheckFailed, RescompileError, UsageError

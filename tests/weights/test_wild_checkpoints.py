@@ -14,7 +14,8 @@ import facts
 import numpy as np
 import pytest
 import typer
-from checkpoint_files import CONV, LAST, drawn, invoke, same, saved, spec, tiny, weights
+from checkpoint_files import CONV, LAST, drawn, same, saved, spec, tiny, weights
+from command_line import invoke
 from safetensors.numpy import load_file, save_file
 
 from rescompile import build
