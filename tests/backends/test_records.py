@@ -76,7 +76,7 @@ def test_damaged_archives(tmp_path: Path) -> None:
 
 
 def test_damaged_models(tmp_path: Path) -> None:
-    """`extract` of a damaged ONNX file does so too; its metadata are at the end."""
+    """`extract` of a damaged ONNX file returns the spec or an error; its metadata are at the end."""
     path = tmp_path / "net.onnx"
     rescompile.build("resnet20_cifar", "onnx", structure_only=True).write(path)
     size = len(path.read_bytes())

@@ -90,7 +90,7 @@ RANDOM = [(2, seed, 10) for seed in seeds()] + [(axes, seed, 3) for axes in (1, 
     [pytest.param(n, seed, marks=[pytest.mark.slow] if seed >= quick else []) for n, seed, quick in RANDOM],
 )
 def test_random_network(axes: int, seed: int, tmp_path: Path) -> None:
-    """Random networks do so too, in every style."""
+    """Random networks compute what the interpreter computes, in every style."""
     network = elaborated(generate(seed, axes=axes).text, tmp_path)
     weights, x = drawn(network, seed)
     for style in STYLES[1:]:

@@ -180,7 +180,7 @@ def test_state_dict(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in facts.zoo() if has_flat(name)])
 @pytest.mark.sampled
 def test_state_dict_of_flat_text(name: str) -> None:
-    """It does so too where each block has a class of its own, with numbers only."""
+    """The state dict is the same in the flat style, where each block has a class of its own, with numbers only."""
     text = source(facts.network(name), style="flat")
     assert shapes(empty(text)) == tensors_of(facts.network(name))
     assert not re.search(r"^def \w+_stage\(", text, re.MULTILINE)
