@@ -245,9 +245,9 @@ network:
   - head: {linear: 10}
 """
 #: A batch of one with one value per channel, a dead map, a constant map, and layers of one channel.
-ONE_VALUE = """
+ONE_VALUE_PER_CHANNEL = """
 rescompile: 1
-name: one_value
+name: one_value_per_channel
 input: [1, 1, 1]
 network:
   - c1: {conv: {channels: 1, kernel: 1, bias: true}}
@@ -267,7 +267,7 @@ network:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("text", [DYING, ONE_VALUE], ids=["dying", "one value"])
+@pytest.mark.parametrize("text", [DYING, ONE_VALUE_PER_CHANNEL], ids=["dying", "one value"])
 def test_dead_channels_pass(text: str, batch: int, seed: int, tmp_path: Path) -> None:
     """Channels without variance are not amplified, so correct targets pass with a bound that still detects mistakes."""
     path = tmp_path / "network.yaml"
@@ -289,7 +289,7 @@ def test_dead_channels_pass(text: str, batch: int, seed: int, tmp_path: Path) ->
 def test_statistics_of_one_value_per_channel(words: list[str], tmp_path: Path) -> None:
     """Calibration accepts 1x1 maps, for which torch's batch statistics of one image are an error."""
     path = tmp_path / "network.yaml"
-    path.write_text(ONE_VALUE.replace("  - scale: 0\n", ""))  # the scale of 0 would block every gradient
+    path.write_text(ONE_VALUE_PER_CHANNEL.replace("  - scale: 0\n", ""))  # the scale of 0 would block every gradient
     command, *options = words
     done = CliRunner().invoke(app, [command, str(path), *options, str(tmp_path / "out.png")])
     assert done.exit_code == 0, done.output
