@@ -1,4 +1,4 @@
-"""Steps that run again on inputs with another number of axes: frameworks that have a module for each number refuse them by name."""
+"""`again` on values of another rank: targets with one module class per number of axes raise `Unavailable` and name both classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ network:
 {steps}
 """
 INPUTS = ("[4, 8]", "[4, 5, 6]", "[4, 2, 5, 6]")
-#: Steps that PyTorch computes by the same module for any number of axes.
+#: Steps that one PyTorch module computes for any number of axes.
 ANY = (
     "{norm: {kind: group, groups: 2}}",
     "{affine: {per: channel}}",
@@ -38,7 +38,8 @@ ANY = (
     "tanh",
     "{dropout: 0.5}",
 )
-#: Steps with a module for each number, and the class of this module on an input of INPUTS and behind it.
+#: Steps with one module class per number of axes: for each of INPUTS, the class on the input and the class on the
+#: vector after the pool.
 EACH = {
     "norm": (("BatchNorm1d", "BatchNorm1d"), ("BatchNorm2d", "BatchNorm1d"), ("BatchNorm3d", "BatchNorm1d")),
     "{norm: {kind: layer}}": (("LayerNorm1d", "LayerNorm"), ("LayerNorm2d", "LayerNorm"), ("LayerNorm3d", "LayerNorm")),
@@ -52,7 +53,8 @@ def network(step: str, axes: int, steps: str, folder: Path) -> Network:
 @pytest.mark.parametrize("axes", range(3))
 @pytest.mark.parametrize("step", [*ANY, *EACH])
 def test_again_on_a_vector(step: str, axes: int, tmp_path: Path) -> None:
-    """The outputs are those of the interpreter, or the names of both modules are in the message."""
+    """A step that runs again on a vector computes what the interpreter computes, or is refused with the names of both
+    module classes."""
     net = network(step, axes, "- {again: it}", tmp_path)
     first, second = EACH[step][axes] if step in EACH else ("", "")
     if first != second:
@@ -63,11 +65,11 @@ def test_again_on_a_vector(step: str, axes: int, tmp_path: Path) -> None:
     weights = draw(net, 0)
     module = rescompile.build(net, "torch", weights=weights).module
     with torch.no_grad():
-        found = module.eval()(torch.from_numpy(x)).numpy()
-    assert np.abs(found - interpret(net, weights, x)["logits"]).max() < 1e-5
+        output = module.eval()(torch.from_numpy(x)).numpy()
+    assert np.abs(output - interpret(net, weights, x)["logits"]).max() < 1e-5
 
 
-#: The layers of steps that Keras calls on values of one number of axes.
+#: The layers that Keras calls on values of one rank only.
 KERAS = {
     "norm": "BatchNormalization",
     ANY[0]: "GroupNormalization",
@@ -78,7 +80,7 @@ KERAS = {
 @pytest.mark.parametrize("axes", range(3))
 @pytest.mark.parametrize("step", [*ANY, *EACH])
 def test_again_on_a_vector_in_keras(step: str, axes: int, tmp_path: Path) -> None:
-    """The same, where a layer insists on the number of axes of its first value."""
+    """The same in Keras, where some layers accept only the rank of their first input."""
     net = network(step, axes, "- {again: it}", tmp_path)
     if layer := KERAS.get(step):
         message = f"^E0901: it runs again .*'layers.{layer} with ndim=2', .*'layers.{layer} with ndim={axes + 3}'"
@@ -92,8 +94,8 @@ def test_again_on_a_vector_in_keras(step: str, axes: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("pool", ["global_avgpool", "global_maxpool"])
-def test_again_on_a_map_of_other_axes(pool: str, tmp_path: Path) -> None:
-    """Pools have no tensors, but a function for each number of axes."""
+def test_again_on_a_map_of_another_rank(pool: str, tmp_path: Path) -> None:
+    """Pools have no tensors but one function per number of axes, so a pool cannot run again at another rank."""
     net = network(
         "tanh",
         1,

@@ -1,5 +1,5 @@
-"""Variants of one block in generated source: residuals of which some have no shortcut, and steps of which each instance has
-one of two, are conditions in one class; variants without a common text are classes apart."""
+"""Variants of one block in generated source: optional shortcuts and alternative steps become conditions in one class;
+variants without a common text get separate classes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ blocks:
     - act: {kind: activation}
 network:
 """
-#: Every variant once, and all of one activation.
+#: Every variant once, all with the default activation.
 UNITS = """
 - a: {block: unit, width: 6}
 - b: {block: unit, width: 6, paired: true}
@@ -71,20 +71,20 @@ SHORTCUTS = {"identity": IDENTITY, "padded": PADDED, "projected": PROJECTED, "ei
 
 
 def spec(shortcut: str, units: str = UNITS) -> str:
-    """The text of a spec."""
+    """Return the text of a spec with this shortcut and these units."""
     return f"{HEAD.replace('SHORTCUT', shortcut)}{units.strip()}\n{TAIL}"
 
 
 def classes(text: str) -> list[str]:
-    """The classes of a file."""
+    """Return the names of the classes that a source file defines."""
     return re.findall(r"^class (\w+)\(", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 def test_variants_are_one_class(shortcut: str, tmp_path: Path) -> None:
-    """In every style it computes what the interpreter does, under the names of the tree, also if no hint is left."""
+    """Variants share one class in every style, and the module computes what the interpreter computes, with hints and without."""
     network = elaborated(spec(SHORTCUTS[shortcut]), tmp_path)
-    # No condition of the spec separates units with one of two shortcuts from units without a shortcut.
+    # The spec has no condition that separates units with either shortcut from units without one.
     units = ["Unit", "Unit2"] if shortcut == "either" else ["Unit"]
     assert [name for name in classes(source(network)) if name.startswith("Unit")] == units
     weights, x = drawn(network, 0)
@@ -95,25 +95,29 @@ def test_variants_are_one_class(shortcut: str, tmp_path: Path) -> None:
     compare(bare, weights, x)
 
 
-def test_the_text_is_what_one_would_write(tmp_path: Path) -> None:
+def test_variants_are_written_as_conditions(tmp_path: Path) -> None:
     text = source(elaborated(spec(IDENTITY), tmp_path))
-    made, forward = text.partition("class Unit(")[2].partition("class Varied(")[0].split("def forward")
-    assert "self.has_shortcut = stride == 1 and in_channels == width\n" in made
-    assert 'if attention != "identity":\n            self.se = Squeeze(width)\n' in made
-    assert "if paired:\n            self.conv1: nn.Module = Pair(in_channels, width, stride)\n        else:\n" in made
+    constructor, forward = text.partition("class Unit(")[2].partition("class Varied(")[0].split("def forward")
+    assert "self.has_shortcut = stride == 1 and in_channels == width\n" in constructor
+    assert 'if attention != "identity":\n            self.se = Squeeze(width)\n' in constructor
+    assert (
+        "if paired:\n            self.conv1: nn.Module = Pair(in_channels, width, stride)\n        else:\n"
+        in constructor
+    )
     assert "if self.has_shortcut:\n            y += x\n" in forward
 
 
 def test_variants_of_each_activation_are_one_class(tmp_path: Path) -> None:
-    """An activation is a function of its class, so those of another one are apart; their own variants still are not."""
+    """Units with another activation get a second class, because a class has one activation function; their variants
+    still share it."""
     network = elaborated(spec(IDENTITY, UNITS + FUNCTIONAL), tmp_path)
     assert classes(source(network))[-3:] == ["Unit", "Unit2", "Varied"]
     weights, x = drawn(network, 1)
     compare(network, weights, x)
 
 
-def test_a_class_of_nothing_but_alternatives_is_two(tmp_path: Path) -> None:
-    """Conditions around every module would be longer to read than two classes."""
+def test_a_class_of_alternatives_only_becomes_two(tmp_path: Path) -> None:
+    """Two classes are emitted where conditions around every module would be longer."""
     unit = """
   unit:
     parameters: {width: int, paired: false}
@@ -132,7 +136,7 @@ network:
 
 
 def test_recomputed_branches_keep_their_classes(tmp_path: Path) -> None:
-    """With `checkpoint`, training recomputes the branch of a residual, but not blocks without a shortcut."""
+    """With `checkpoint`, only the branch of a residual is recomputed, so blocks without a shortcut keep a class of their own."""
     network = elaborated(spec(IDENTITY) + "checkpoint: true\n", tmp_path)
     assert "Unit2" in classes(source(network))
     weights, x = drawn(network, 3)

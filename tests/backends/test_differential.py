@@ -5,7 +5,7 @@ A small sample runs with the other tests. Many more, or some that failed:
     RESCOMPILE_RANDOM=1000 pytest tests/backends/test_differential.py        # seeds 0 to 999
     RESCOMPILE_RANDOM=235,1112 pytest tests/backends/test_differential.py    # these seeds
 
-`differential.py` says how far an output may be off.
+`differential.py` defines how far an output may deviate.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from rescompile.ir.ops import KINDS, LATER
 Array = NDArray[Any]
 
 
-def remade(data: bytes, folder: Path, **options: Any) -> bytes:
-    """The file built again from what it records of itself: its canonical spec and its passes."""
+def rebuilt(data: bytes, folder: Path, **options: Any) -> bytes:
+    """Return the file built again from the canonical spec and the passes that it records."""
     (folder / "model.onnx").write_bytes(data)
     recorded = backend.extract(folder / "model.onnx")
     assert recorded is not None
@@ -51,7 +51,7 @@ def remade(data: bytes, folder: Path, **options: Any) -> bytes:
     ("axes", "seed"), [(2, seed) for seed in seeds()] + [(n, seed) for n in (1, 3) for seed in range(12)]
 )
 def test_random_network(axes: int, seed: int, tmp_path: Path) -> None:
-    """Valid, with the outputs that its text means; its ONNX agrees with the interpreter, folded or not."""
+    """A random spec has the generated outputs and parameter count, and its ONNX file agrees with the interpreter, folded or not."""
     generated = generate(seed, seed % 4 == 3, axes)
     path = tmp_path / f"random_{seed}.yaml"
     path.write_text(generated.text, encoding="utf-8")
@@ -67,7 +67,7 @@ def test_random_network(axes: int, seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_bound_is_tight(tmp_path: Path) -> None:
-    """What rounding excuses is far below what any mistake makes: else the comparison would prove nothing."""
+    """The allowed deviation is far below the effect of any mistake; otherwise the comparison would prove nothing."""
     allowed: list[float] = []
     for seed in range(SAMPLE):
         path = tmp_path / f"random_{seed}.yaml"
@@ -81,17 +81,17 @@ def test_the_bound_is_tight(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", seeds())
 @pytest.mark.slow
 def test_canonical_text_gives_the_same_bytes(seed: int, tmp_path: Path) -> None:
-    """`extract`, then `build` with the recorded passes: drawn weights included, for every construct of the language."""
+    """A file rebuilt by `extract` and `build` with the recorded passes is identical, drawn weights included."""
     path = tmp_path / f"random_{seed}.yaml"
     path.write_text(generate(seed).text, encoding="utf-8")
     spec, options = rescompile.load(path), {"seed": seed, "opset": OPSETS[seed % len(OPSETS)]}
     for passes in ({}, {"fold_batchnorm": True}):
         data = rescompile.build(spec, "onnx", **passes, **options).to_bytes()
-        assert remade(data, tmp_path, **options) == data
+        assert rebuilt(data, tmp_path, **options) == data
 
 
 def test_every_pool(tmp_path: Path) -> None:
-    """Each pool on an odd and an even map side: every padding, stride and rounding, each axis with its own."""
+    """Each pool with every combination of kernel, stride, padding and rounding, per axis, on an odd and an even side of a map."""
     windows = itertools.product([[3, 3], [2, 3], [4, 2]], [[1, 1], [2, 3], [3, 2]], [[0, 0], [1, 0], [0, 1], [1, 1]])
     pools = [
         {word: {"kernel": kernel, "stride": stride, "padding": padding, "ceil": ceil, **counted}}
@@ -112,7 +112,7 @@ def test_every_pool(tmp_path: Path) -> None:
 
 
 def test_a_seed_gives_one_text() -> None:
-    """Always the same for one seed, so that a failure can be looked into, and another for every other."""
+    """A seed always generates the same text, so that a failure can be reproduced, and different seeds generate different texts."""
     texts = [generate(seed).text for seed in range(SAMPLE)]
     assert texts == [generate(seed).text for seed in range(SAMPLE)]
     assert len(set(texts)) == SAMPLE
@@ -120,7 +120,7 @@ def test_a_seed_gives_one_text() -> None:
 
 @cache
 def sample() -> tuple[tuple[Any, Network], ...]:
-    """The documents of the small sample and their trees."""
+    """Return the documents of the small sample and their networks."""
     with tempfile.TemporaryDirectory() as folder:
         pairs = []
         for seed in range(SAMPLE):
@@ -133,26 +133,26 @@ def sample() -> tuple[tuple[Any, Network], ...]:
 
 
 def nodes() -> Iterator[Node]:
-    """Every node of the sample's trees."""
+    """Yield every node of the sample's trees."""
     for _, network in sample():
         for _, node in walk(network.root):
             yield node
 
 
 def test_the_sample_reaches_every_op_and_attribute() -> None:
-    """Every op; every attribute at its default and elsewhere, numbers with two values beside, pairs that are uneven."""
+    """The sample contains every op, every attribute at its default and at another value, and every size with unequal sides."""
     found: dict[tuple[str, str], set[Any]] = {}
     for node in nodes():
         if isinstance(node, Op):
             for attribute in fields(node.kind):  # type: ignore[arg-type]
                 found.setdefault((node.kind.word, attribute.name), set()).add(getattr(node.kind, attribute.name))
             found.setdefault((node.kind.word, ""), set())
-    first = [kind for kind in KINDS if kind.word not in LATER]  # later ones: tests/trust and test_ops.py
+    first = [kind for kind in KINDS if kind.word not in LATER]  # tests/trust and test_ops.py cover the later ones
     assert {word for word, _ in found} == {kind.word for kind in first}
     for kind in first:
         for attribute in fields(kind):  # type: ignore[arg-type]
             values, facts = found[kind.word, attribute.name], attribute.metadata["attribute"]
-            if attribute.name == "init_scale":  # of initial values alone: tests/weights/test_fixup.py
+            if attribute.name == "init_scale":  # affects initial values only: tests/weights/test_fixup.py
                 continue
             if facts.only and LATER.issuperset(facts.only):
                 continue
@@ -166,7 +166,8 @@ def test_the_sample_reaches_every_op_and_attribute() -> None:
 
 
 def test_the_sample_reaches_every_combinator() -> None:
-    """Every merge, residual or not, and of parts of the channels; every kind of side branch; every survival schedule with every way to rescale."""
+    """The sample contains every merge, residual or not and over split channels, every mode of a side branch, and every
+    survival schedule with every way to rescale."""
     merges = {(node.merge, node.residual) for node in nodes() if isinstance(node, Parallel)}
     assert merges == {("add", True), ("gate", True), ("add", False), ("concat", False), ("mul", False)}
     assert {n.merge for n in nodes() if isinstance(n, Parallel) and n.split and len(n.branches) > 1} == {
@@ -189,7 +190,7 @@ def test_the_sample_reaches_every_combinator() -> None:
 
 
 def test_the_sample_reaches_every_form_of_the_language() -> None:
-    """Every form of a step, and every form of a value per block, in a place that the network really goes through."""
+    """The sample contains every form of a step and of a value per block, in a place that the network uses."""
     forms: set[str] = set()
     for document, network in sample():
         forms |= set(_Forms(document, network).all())
@@ -197,7 +198,7 @@ def test_the_sample_reaches_every_form_of_the_language() -> None:
 
 
 FORMS = {
-    *(f"op {word}" for word in ops.WORDS if word not in ops.LATER),  # later ones: tests/trust and test_ops.py
+    *(f"op {word}" for word in ops.WORDS if word not in ops.LATER),  # tests/trust and test_ops.py cover the later ones
     *("bare word", "attributes", "main value", "name", "numbered list", "group", "when on an op", "when on a block"),
     *("then", "else", "branches", "copies", "side without a name", "side with a name"),
     *("identity shortcut", "shortcut", "no shortcut", "gate", "gate and shortcut", "library shortcut"),
@@ -211,16 +212,16 @@ FORMS = {
 
 
 class _Forms:
-    """The forms of a document that its tree was made from: a step counts if a node has its origin in it."""
+    """The forms of a document: a step counts if a node of its network originates from it."""
 
     def __init__(self, document: Any, network: Network) -> None:
         self.document = document
         self.blocks = document.get("blocks", {})
-        self.gone_through: set[str] = set()
+        self.reached: set[str] = set()
         for _, node in walk(network.root):
             if isinstance(node, Op | Series | Parallel | Side) and node.origin is not None:
                 steps = node.origin.path.split(".")
-                self.gone_through |= {".".join(steps[:length]) for length in range(1, len(steps) + 1)}
+                self.reached |= {".".join(steps[:length]) for length in range(1, len(steps) + 1)}
         self.used = {node.call.block for _, node in walk(network.root) if isinstance(node, Series) and node.call}
 
     def all(self) -> Iterator[str]:
@@ -253,7 +254,7 @@ class _Forms:
         yield from (form for key, form in (("only", "only first"), ("one_of", "one_of")) if key in facts)
 
     def step(self, step: Any, path: str) -> Iterator[str]:
-        if path not in self.gone_through:
+        if path not in self.reached:
             return
         if isinstance(step, str):
             yield from ("bare word", f"op {step}") if step in ops.WORDS else ()
@@ -263,8 +264,8 @@ class _Forms:
         elif "block" in step:
             yield from self.use(step, path)
         elif "if" in step:
-            yield from ("then", *self.step(step["then"], f"{path}.then")) if f"{path}.then" in self.gone_through else ()
-            yield from ("else", *self.step(step["else"], f"{path}.else")) if f"{path}.else" in self.gone_through else ()
+            yield from ("then", *self.step(step["then"], f"{path}.then")) if f"{path}.then" in self.reached else ()
+            yield from ("else", *self.step(step["else"], f"{path}.else")) if f"{path}.else" in self.reached else ()
         else:
             ((key, value),) = step.items()
             yield from self.keyed(key, value, f"{path}.{key}")
@@ -325,7 +326,7 @@ class _Forms:
                 yield from self.step(shortcut, f"{path}.shortcut")
 
     def use(self, use: Any, path: str) -> Iterator[str]:
-        if path not in self.gone_through:
+        if path not in self.reached:
             return
         word = use.get("block", self.document.get("block"))
         yield "block of the spec" if word in self.blocks else "block of the library"

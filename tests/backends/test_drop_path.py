@@ -1,4 +1,4 @@
-"""`drop_path`: what training keeps of averaged branches, one by one and by columns of the whole network (Larsson et al. 2017)."""
+"""`drop_path`: which averaged branches training keeps, drawn per merge or as columns of the whole network (Larsson et al. 2017)."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def elaborated(text: str, folder: Path) -> Network:
 
 
 def factors(how: str, folder: Path) -> Any:
-    """The module of the factors in training."""
+    """Return the module of FACTORS in training mode."""
     torch.manual_seed(0)
     return rescompile.build(elaborated(f"{FACTORS}drop_path: {how}\n", folder), "torch").module.train()
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.6])
 def test_each_branch_is_dropped_but_not_all(rate: float, tmp_path: Path) -> None:
-    """Every set of branches as often as by independent draws; where these drop all, one of them stays. The value is the mean of those
-    that are kept, and the gradient goes through these alone."""
+    """Each set of branches occurs as often as independent draws imply, and one branch stays where these drop all; the
+    output is the mean of the kept branches, and only these receive gradients."""
     drop = factors(f"{{rate: {rate}, columns: 0, unit: sample}}", tmp_path).second.mean
     drop.column = torch.full([SAMPLES], -1)
     given = [torch.full((SAMPLES, 1), float(2**at), requires_grad=True) for at in range(3)]
@@ -55,7 +55,8 @@ def test_each_branch_is_dropped_but_not_all(rate: float, tmp_path: Path) -> None
 
 
 def test_one_column_of_the_whole_network(tmp_path: Path) -> None:
-    """All merges keep the branches of one column, each column equally often; a merge that it does not meet changes nothing."""
+    """Every merge keeps the branch of one column, and each column occurs equally often; a merge without that column
+    changes nothing."""
     module = factors("{rate: 0.3, columns: 1, unit: sample}", tmp_path)
     found = module(torch.ones(SAMPLES, 1))[:, 0]
     frequencies = [float((found == column).double().mean()) for column in COLUMN_PRODUCTS]
@@ -65,7 +66,7 @@ def test_one_column_of_the_whole_network(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [0.25, 0.5])
 def test_the_share_of_columns(columns: float, tmp_path: Path) -> None:
-    """So often a column is chosen, and it is the same one in all merges; else each merge draws for itself."""
+    """One column is chosen for all merges with the given probability; otherwise each merge draws its own branches."""
     module = factors(f"{{rate: 0.5, columns: {columns}, unit: sample}}", tmp_path)
     found = module(torch.ones(SAMPLES, 1))[:, 0]
     first, second = module.first.mean.column, module.second.mean.column
@@ -73,12 +74,12 @@ def test_the_share_of_columns(columns: float, tmp_path: Path) -> None:
     assert is_near(float((first == -1).double().mean()), 1 - columns)
     assert all(is_near(float((first == at).double().mean()), columns / 3) for at in range(3))
     assert torch.equal(found[first >= 0], torch.tensor(COLUMN_PRODUCTS, dtype=found.dtype)[first[first >= 0]])
-    # The third branch alone, or one of six other sets behind one of three of the first merge.
+    # The third branch alone, or one of six other sets after one of three sets of the first merge.
     assert len(set(found[first == -1].tolist())) == 1 + 6 * 3
 
 
 def test_a_batch_has_one_draw(tmp_path: Path) -> None:
-    """With `unit: batch` all samples are treated alike, and another step may be treated otherwise."""
+    """With `unit: batch`, all samples of a batch keep the same branches, and other steps may keep others."""
     module = factors("{rate: 0.5, columns: 0.5, unit: batch}", tmp_path)
     steps = [module(torch.ones(5, 1)) for _ in range(50)]
     assert all(len(set(step[:, 0].tolist())) == 1 for step in steps)
@@ -86,7 +87,7 @@ def test_a_batch_has_one_draw(tmp_path: Path) -> None:
 
 
 def test_gradients_of_a_fractal_network() -> None:
-    """In a step with one column, the convolutions of one level have gradients, and all others have none."""
+    """A step with one column trains the convolutions of one level only."""
     settings = ["parameters.widths=[4, 4, 4, 4, 4]", "drop_path.columns=1"]
     module = rescompile.build(rescompile.elaborate(rescompile.load("fractalnet20_cifar", settings)), "torch").module
     met = set()
@@ -104,7 +105,7 @@ def test_gradients_of_a_fractal_network() -> None:
 @pytest.mark.parametrize("target", ["onnx", "torch", "flax", "keras", "mlx"])
 @pytest.mark.slow_for("keras", "flax")
 def test_evaluation_is_the_mean(target: str) -> None:
-    """As if nothing was ever dropped; TorchScript takes the module too."""
+    """Evaluation computes the mean of all branches, also in TorchScript."""
     if lacking := backend.missing(target, evaluation=True):
         pytest.skip(f"not installed: {lacking}")
     network = rescompile.elaborate(rescompile.load("fractalnet20_cifar", ["parameters.widths=[4, 8, 8, 8, 8]"]))
@@ -127,8 +128,8 @@ def test_evaluation_is_the_mean(target: str) -> None:
         ("{rate: 0, columns: 0, unit: batch}", "nothing is ever dropped"),
     ],
 )
-def test_what_cannot_be_is_refused(how: str, message: str, tmp_path: Path) -> None:
-    """Probabilities that are none, and a network without means."""
+def test_invalid_settings_are_refused(how: str, message: str, tmp_path: Path) -> None:
+    """Invalid probabilities, and a network without averaged branches, are errors in the spec."""
     with pytest.raises(SpecError, match="E0605") as wrong:
         elaborated(f"{FACTORS}drop_path: {how}\n", tmp_path)
     assert message in str(wrong.value)
@@ -139,8 +140,8 @@ def test_what_cannot_be_is_refused(how: str, message: str, tmp_path: Path) -> No
         )
 
 
-def test_frameworks_without_it_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By name; without the key they have the network."""
+def test_frameworks_without_drop_path_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A framework without drop-path is refused by name; without the key, the network builds."""
     dialect = import_module("rescompile.backends.mlx.dialect").Mlx
     monkeypatch.setattr(dialect, "drop_path", Dialect.drop_path)
     with pytest.raises(Unavailable, match="source of MLX has no drop-path"):
@@ -149,7 +150,7 @@ def test_frameworks_without_it_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"Fractal" in rescompile.build(plain, "mlx").to_bytes()
 
 
-def test_training_of_onnx_refuses() -> None:
-    """Its training form would train another network."""
+def test_onnx_training_refuses_drop_path() -> None:
+    """ONNX training refuses `drop_path`, because it would train a different network."""
     with pytest.raises(UsageError, match="drop_path"):
         rescompile.build("fractalnet40_cifar", "onnx", training="unbiased")

@@ -1,7 +1,7 @@
-"""`--dynamic height,width`: one file for images of many sizes computes what the network compiled for each size does.
+"""`--dynamic height,width`: one file for images of many sizes computes the same as the network compiled for each size.
 
-Four oracles: the elaborator, which checks every op of a network at one size (which sizes are taken, and what every part makes
-of them); torch's own functions in float64, through the module; our ONNX file of fixed size; onnx's shape inference.
+Four references: the elaborator at one size (which sizes are valid, and the shape of every part); torch's functions in
+float64, through the module; the ONNX file of fixed size; onnx's shape inference.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from rescompile.weights.batch_statistics import trial
 Array = NDArray[Any]
 BOTH = "height,width"
 
-#: Two blocks per stage: what a block makes of a size, the next one does not change.
+#: Two blocks per stage suffice: further blocks keep the size.
 SHORT = ("layer1.depth=2", "layer2.depth=2", "layer3.depth=2")
-#: One network of every family that takes other sizes, and settings that leave out what would only cost time.
+#: One network of every family that accepts other sizes, with settings that leave out what would only cost time.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "alexnet": ("classifier=[{linear: 10}]",),
     "convmixer_768_32": ("blocks.depth=2",),
@@ -93,15 +93,16 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "wrn_40_2_l1": ("parameters.n=1",),
     "xception": (),
 }
-#: Families in which every network reads a whole map of one size, or a vector.
+#: Families in which every network needs a map of one size, or takes a vector.
 FIXED = ("faces", "fractalnet", "highway", "nasnet", "tresnet")
-#: Networks that compute values from the height: one spreads a mean over the map, the others pad even maps otherwise than odd ones.
+#: Networks that compute values from the height: one spreads a mean over the map, the others pad even maps differently
+#: from odd ones.
 COMPUTED = ("deeplabv3_resnet50", "dm_nfnet_f0", "nasnetalarge", "pnasnet5large")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Threads would wait for each other longer than most of these networks take."""
+    """Run torch on one thread: more threads would mostly wait for each other in networks this small."""
     try:
         import torch
     except ImportError:
@@ -115,23 +116,23 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def network(name: str) -> Network:
-    """One of the networks above."""
+    """Return one of FAMILIES at the size of its spec."""
     return facts.network(name, *FAMILIES[name])
 
 
 def at_size(name: str, height: int, width: int) -> Network:
-    """The same network compiled for another size."""
+    """Return the same network compiled for another size."""
     return elaborate(load(name, [*FAMILIES[name], f"input=[3,{height},{width}]"]))
 
 
 def value(expression: str | int, height: int, width: int) -> int:
-    """What an expression of a shape is at a size."""
+    """Return the value of a shape expression at a size."""
     code = compile(ast.parse(str(expression), mode="eval"), "<shape>", "eval")
     return int(eval(code, {"__builtins__": {}}, {"height": height, "width": width}))
 
 
 def shapes_at(found: Sizes, height: int, width: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of all outputs at a size."""
+    """Return the shapes of all outputs at a size."""
     return {name: tuple(value(n, height, width) for n in shape) for name, shape in found.outputs.items()}
 
 
@@ -140,7 +141,7 @@ def shapes_at(found: Sizes, height: int, width: int) -> dict[str, tuple[int, ...
 
 @pytest.mark.slow
 def test_every_network_is_classified() -> None:
-    """Of each of the zoo on images we know whether it takes other sizes; those that do not are told what fixes it."""
+    """Every zoo network on images accepts other sizes, or is refused with the op that fixes its size."""
     refused = set()
     free_families = set()
     images = [name for name in facts.zoo() if rank(facts.network(name).input) == 2]
@@ -178,11 +179,11 @@ def test_every_network_is_classified() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.slow
-def test_every_part_has_the_size_that_the_elaborator_gives_it(name: str) -> None:
-    """Every part of the network becomes an output; a size is taken where the network can be compiled for it."""
+def test_every_part_has_the_size_of_the_elaborator(name: str) -> None:
+    """Every part has the shape that elaboration at that size infers, and a size is valid exactly where elaboration succeeds."""
     found = sizes(tap_all(network(name)), BOTH)
     height, width = found.free
-    # Sizes about the least one, and some at random: the least itself, sizes below it, and all rests of the stride.
+    # Sizes around the minimum, smaller ones included, with all remainders of the stride, and some random ones.
     tried = {*range(max(height.minimum - 3, 1), height.minimum + 6), *random.Random(name).sample(range(30, 120), 4)}
     for n in sorted(tried):
         m = width.after(n + 5)
@@ -221,7 +222,7 @@ network:
 
 
 def test_down_and_up_again(tmp_path: Path) -> None:
-    """What goes down twice and up twice takes multiples of four, and gives a map as large as the image."""
+    """A network that halves and doubles the size twice accepts multiples of four and returns a map as large as the image."""
     path = tmp_path / "unet.yaml"
     path.write_text(UNET, encoding="utf-8")
     free = elaborate(load(path))
@@ -240,17 +241,17 @@ def test_down_and_up_again(tmp_path: Path) -> None:
 
 
 def test_training_may_need_larger_images() -> None:
-    """Inception's auxiliary head, which only training computes, has a window that evaluation does not."""
+    """The auxiliary head of Inception, computed only in training, needs a larger image than evaluation does."""
     net = facts.network("inception_v3")
     (least,) = {axis.minimum for axis in sizes(net, BOTH).free}
     (least_in_training,) = {axis.minimum for axis in sizes(net, BOTH, training=True).free}
-    assert (least, least_in_training) == (75, 299)  # torchvision says 75, and trains at 299
+    assert (least, least_in_training) == (75, 299)  # torchvision: minimum 75, trained at 299
     text = build("inception_v3", "source", dynamic=BOTH).to_bytes().decode()
     assert "Takes any height and width of at least 299." in text
 
 
 def test_where_a_window_begins_to_fit() -> None:
-    """An op takes every map from its least size on, and none below it, but for 1x1, which a long stride leaves as it is."""
+    """An op accepts every map from its minimum size on and none below it, except 1x1, which a long stride leaves as it is."""
     for kernel, stride, dilation, padding in itertools.product(range(1, 6), range(1, 5), (1, 2), range(3)):
         kinds: list[Kind] = [Conv(4, (kernel, 1), (stride, 1), (padding, 0), (dilation, 1))]
         if 2 * padding <= kernel:
@@ -268,7 +269,7 @@ def test_where_a_window_begins_to_fit() -> None:
 
 
 def random_extent(rng: random.Random) -> tuple[Extent, list[Axis]]:
-    """A function of the size, and the steps it was made of."""
+    """Return a random function of the size, and the steps that it composes."""
     steps = [
         Axis(rng.choice((1, 1, 2, 3)), rng.randrange(-4, 5), rng.choice((1, 1, 2, 3, 4)))
         for _ in range(rng.randrange(6))
@@ -281,7 +282,8 @@ def random_extent(rng: random.Random) -> tuple[Extent, list[Axis]]:
 
 @pytest.mark.parametrize("seed", range(200))
 def test_sizes_as_functions(seed: int) -> None:
-    """Steps that were made one give what they gave one after the other; so do the text and the least input."""
+    """A composed function equals its steps applied in turn and its text evaluated; `least` returns the smallest
+    sufficient input."""
     extent, steps = random_extent(random.Random(seed))
     for n in range(1, 150):
         wanted = n
@@ -295,8 +297,8 @@ def test_sizes_as_functions(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_agreement_is_found_where_it_is() -> None:
-    """Two functions of the size are equal at exactly the rests that are found, far beyond the period that was searched."""
+def test_where_two_functions_of_the_size_agree() -> None:
+    """Two functions of the size are equal at exactly the remainders found, also far beyond the period that was searched."""
     rng = random.Random(0)
     kinds = set()
     for _ in range(3000):
@@ -304,7 +306,7 @@ def test_agreement_is_found_where_it_is() -> None:
         found = _agreement(one, other)
         equal = {n for n in range(2000, 2600) if one(n) == other(n)}
         if found is None:
-            # Functions that grow alike and never meet, or that meet somewhere and part.
+            # Functions that grow alike and never meet, or that meet at some sizes and then diverge.
             assert len(equal) < 40, (one, other)
             continue
         every, rests = _both(found, (1, frozenset({0})))
@@ -345,8 +347,8 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_the_message() -> None:
-    """A refusal names the op and where it was written, and says what would help."""
+def test_the_message_of_a_refusal() -> None:
+    """A refusal names the op and its place in the spec, and suggests a fix."""
     with pytest.raises(UsageError) as problem:
         sizes(facts.network("highway_mnist_conv_32"), BOTH)
     assert text_of(problem.value).replace(str(Path(__file__).parents[2]) + "/", "") == FLATTENED
@@ -354,8 +356,8 @@ def test_the_message() -> None:
 
 @pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("target", ["onnx", "source"])
-def test_what_fixes_the_size(case: str, target: str, tmp_path: Path) -> None:
-    """Nothing is written, the error is in the option, and the exit code is that of wrong usage."""
+def test_networks_of_fixed_size_are_refused(case: str, target: str, tmp_path: Path) -> None:
+    """A network of fixed size is refused at the option with exit code 2, and nothing is written."""
     body, axes, why, help = WRONG[case]
     path = tmp_path / "fixed.yaml"
     path.write_text(f"rescompile: 1\nname: fixed\ninput: [3, 16, 16]\nnetwork: {body}\n", encoding="utf-8")
@@ -376,8 +378,8 @@ def test_what_fixes_the_size(case: str, target: str, tmp_path: Path) -> None:
         ("", "''"),
     ],
 )
-def test_no_such_axis(value: str, why: str) -> None:
-    """The option names axes of the image."""
+def test_unknown_axes_are_refused(value: str, why: str) -> None:
+    """`--dynamic` accepts distinct axes of the image only."""
     done = invoke("build", "resnet18", "--target", "onnx", "--no-weights", "--dynamic", value, "-o", "-")
     assert done.exit_code == 2
     assert "error[E0802]" in done.stderr
@@ -385,7 +387,7 @@ def test_no_such_axis(value: str, why: str) -> None:
 
 
 def test_a_vector_has_no_height(tmp_path: Path) -> None:
-    """An input of features has no axes to free."""
+    """An input of features has no axes that could be dynamic."""
     path = tmp_path / "vector.yaml"
     path.write_text("rescompile: 1\nname: vector\ninput: [16]\nnetwork: [{linear: 5}]\n", encoding="utf-8")
     done = invoke("build", path, "--target", "onnx", "--dynamic", BOTH, "-o", "-")
@@ -397,7 +399,7 @@ def test_a_vector_has_no_height(tmp_path: Path) -> None:
 
 
 def odd_sizes(found: Sizes) -> list[tuple[int, int]]:
-    """Five sizes: the least one, and larger ones that are rectangular and as odd as the network allows."""
+    """Return five valid sizes: the minimum, and larger ones that are rectangular and as odd as the network allows."""
     height, width = found.free
     beyond = [(0, 0), (0, 28), (33, 18), (26, 41), (38, 9)]
     return [(height.after(height.minimum + h), width.after(width.minimum + w)) for h, w in beyond]
@@ -405,8 +407,8 @@ def odd_sizes(found: Sizes) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.slow
-def test_one_file_is_as_good_as_many(name: str) -> None:
-    """At five sizes the file gives what the file of that size gives, and is as near to float64 as torch in float32 is."""
+def test_one_dynamic_file_agrees_with_fixed_files(name: str) -> None:
+    """At five sizes the dynamic file agrees with the file of that size, and with float64 as closely as torch in float32 does."""
     torch = pytest.importorskip("torch")
     free = network(name)
     maker: Any = backend.load("torch")
@@ -433,7 +435,7 @@ def test_one_file_is_as_good_as_many(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("opset", [17, 21])
 def test_onnx_infers_the_declared_shapes(name: str, opset: int) -> None:
-    """The file is valid; what it declares is what onnx infers, in names where it is free, and in numbers at every size."""
+    """The file is valid, and onnx infers its declared shapes: names where they are dynamic, numbers at a given size."""
     free = tap_all(network(name))
     found = sizes(free, BOTH)
     model = onnx.load(io.BytesIO(build(free, "onnx", structure_only=True, dynamic=BOTH, opset=opset).to_bytes()))
@@ -453,7 +455,7 @@ def test_onnx_infers_the_declared_shapes(name: str, opset: int) -> None:
 
 
 def dims(given: Any) -> list[str | int | None]:
-    """The dimensions of a value: numbers, names, or None for what nobody knows."""
+    """Return the dimensions of a value: numbers, names, or None where unknown."""
     return [
         dimension.dim_param or (dimension.dim_value if dimension.HasField("dim_value") else None)
         for dimension in given.type.tensor_type.shape.dim
@@ -461,7 +463,7 @@ def dims(given: Any) -> list[str | int | None]:
 
 
 def without_shapes(model: Any) -> Any:
-    """The model with the shapes of outputs that onnx infers, and none of ours."""
+    """Return the model with the output shapes that onnx infers instead of the declared ones."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     for output in bare.graph.output:
@@ -471,7 +473,7 @@ def without_shapes(model: Any) -> Any:
 
 @pytest.mark.parametrize("seed", range(0, 60, 2))
 def test_random_networks(seed: int, tmp_path: Path) -> None:
-    """Random networks are refused, or their one file is as good as that of another size, whatever ops it has."""
+    """A random network is refused, or its dynamic file agrees with the files of three other sizes."""
     path = tmp_path / "random.yaml"
     path.write_text(generate(seed).text, encoding="utf-8")
     free = elaborate(load(path))
@@ -486,10 +488,10 @@ def test_random_networks(seed: int, tmp_path: Path) -> None:
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     rng = random.Random(seed)
     for _ in range(3):
-        own = dict(zip(("height", "width"), free.input[1:], strict=True))
+        size = dict(zip(("height", "width"), free.input[1:], strict=True))
         for axis in found.free:
-            own[axis.name] = axis.after(rng.randrange(1, 40))
-        fixed = elaborate(load(path, [f"input=[{free.input[0]},{own['height']},{own['width']}]"]))
+            size[axis.name] = axis.after(rng.randrange(1, 40))
+        fixed = elaborate(load(path, [f"input=[{free.input[0]},{size['height']},{size['width']}]"]))
         assert shapes_at(found, *fixed.input[1:]) == dict(fixed.outputs)
         x = np.random.default_rng(seed).standard_normal((2, *fixed.input), np.float32)
         given = ran(model, {"input": x})
@@ -498,8 +500,9 @@ def test_random_networks(seed: int, tmp_path: Path) -> None:
             assert np.abs(given[output] - wanted).max() <= 1e-5 * max(float(np.abs(wanted).max()), 1e-3)
 
 
-def test_the_random_networks_reach_both(tmp_path: Path) -> None:
-    """Enough of the sample is free, and of it enough has pools that round up and bins that are cut at run time."""
+def test_the_random_networks_have_dynamic_ops(tmp_path: Path) -> None:
+    """Enough of the sample accepts other sizes, and it includes pools that round up and adaptive pools, whose bins
+    depend on the size."""
     words: set[str] = set()
     freed = 0
     for seed in range(0, 60, 2):
@@ -522,7 +525,7 @@ def test_the_random_networks_reach_both(tmp_path: Path) -> None:
 
 
 def test_build_run_extract(tmp_path: Path) -> None:
-    """The report says what is taken; `run` picks the spec's size or the one asked for; `extract` gives the same file."""
+    """`build` reports the valid sizes, `run` uses the size of the spec or `--size`, and `extract` and `build` restore the file."""
     path = tmp_path / "one.onnx"
     built = invoke("build", "stochastic_depth_110", "--target", "onnx", "--dynamic", BOTH, "-o", path)
     assert built.exit_code == 0, built.output
@@ -545,7 +548,7 @@ def test_build_run_extract(tmp_path: Path) -> None:
 
 
 def test_a_file_of_one_size_takes_no_other(tmp_path: Path) -> None:
-    """`--size` is refused where the size is fixed, and where there is none."""
+    """For a file of fixed size, `run` refuses another `--size`, and `--dynamic`."""
     path = tmp_path / "fixed.onnx"
     assert invoke("build", "resnet20_cifar", "--target", "onnx", "-o", path).exit_code == 0
     assert invoke("run", path, "--size", "32x32", "--repeats", "1").exit_code == 0
@@ -558,7 +561,7 @@ def test_a_file_of_one_size_takes_no_other(tmp_path: Path) -> None:
 
 
 def test_a_spec_is_run_at_another_size() -> None:
-    """Compiled for the run with these axes free, as `build` does it; the size of the spec stays the default."""
+    """`run --dynamic` compiles the spec with these axes free, as `build` does; the size of the spec stays the default."""
     shown = [
         "run",
         "stochastic_depth_110",
@@ -573,15 +576,15 @@ def test_a_spec_is_run_at_another_size() -> None:
         assert (done.exit_code, why in done.stderr) == (2, True), done.output
 
 
-def test_the_help_of_verify_says_what_excludes_what() -> None:
-    """Who reads of one of the two options reads of the other."""
+def test_the_help_of_verify_names_exclusive_options() -> None:
+    """The help of each of two exclusive options names the other."""
     help = " ".join(invoke("verify", "--help").stdout.split())
     assert "Not with --dynamic." in help
     assert "Not with --runtime." in help
 
 
 def test_images_of_other_sizes(tmp_path: Path) -> None:
-    """Images are cropped to what `--preprocess` says; a size that the network does not take is refused before any work."""
+    """Images are cropped as `--preprocess` requires, and a size that the network does not accept is refused."""
     pillow = pytest.importorskip("PIL.Image")
     pillow.new("RGB", (60, 50), (200, 100, 50)).save(tmp_path / "some.png")
     path = tmp_path / "one.onnx"
@@ -601,7 +604,7 @@ def test_images_of_other_sizes(tmp_path: Path) -> None:
 
 
 def test_one_axis(tmp_path: Path) -> None:
-    """An axis that is not named stays as it is."""
+    """An axis that `--dynamic` does not name stays fixed."""
     path = tmp_path / "wide.onnx"
     assert invoke("build", "resnet20_cifar", "--target", "onnx", "--dynamic", "width", "-o", path).exit_code == 0
     assert "input [1, 3, 32, 75]" in invoke("run", path, "--size", "32x75", "--repeats", "1").stdout
@@ -610,7 +613,7 @@ def test_one_axis(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resnet20_cifar", "alexnet"])
 def test_verify(name: str) -> None:
-    """`verify --dynamic` compares at another size than the spec's."""
+    """`verify --dynamic` compares the targets at a size other than that of the spec."""
     pytest.importorskip("torch")
     settings = [word for setting in FAMILIES[name] for word in ("--set", setting)]
     done = invoke("verify", name, "--dynamic", BOTH, "--targets", "onnx,torch", *settings)
@@ -626,8 +629,8 @@ def test_verify(name: str) -> None:
     ("name", "least", "every"), [("alexnet", 95, 1), ("resnet20_cifar", 8, 4), ("stochastic_depth_110", 8, 4)]
 )  # fmt: skip
 @pytest.mark.slow
-def test_programs(name: str, least: int, every: int, tmp_path: Path) -> None:
-    """The exported program takes the sizes that the report says, gives what the module gives, and refuses smaller ones."""
+def test_exported_programs(name: str, least: int, every: int, tmp_path: Path) -> None:
+    """The exported program accepts the reported sizes, agrees with the module, and refuses smaller sizes."""
     torch = pytest.importorskip("torch")
     artifact: Any = build(network(name), "torch", seed=1, dynamic=BOTH)
     axes = [Free.of(axis, data) for axis, data in artifact.facts["free"].items()]
@@ -645,13 +648,13 @@ def test_programs(name: str, least: int, every: int, tmp_path: Path) -> None:
         program(torch.randn(2, 3, least - every, least))
 
 
-def test_programs_that_torch_cannot_prove(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where torch.export gives up, the target is not available, and nothing is written."""
+def test_a_failure_of_torch_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where torch.export fails, the target is unavailable."""
     torch = pytest.importorskip("torch")
 
-    def gives_up(*_: Any, **__: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise AssertionError("cannot compare")
 
-    monkeypatch.setattr(torch.export, "export", gives_up)
+    monkeypatch.setattr(torch.export, "export", fails)
     with pytest.raises(Unavailable, match="cannot make height and width dynamic in this network: cannot compare"):
         build("resnet20_cifar", "torch", dynamic=BOTH)

@@ -1,4 +1,4 @@
-"""What is particular to the target `flax`; test_frameworks.py and test_framework_files.py have what all targets with channels last share."""
+"""The target `flax` alone; test_frameworks.py and test_framework_files.py cover what all channels-last targets share."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _double() -> Iterator[None]:
 
 
 def text_of(name: str) -> str:
-    """The source of a network of the zoo. Skips the test where Flax has no way to write it."""
+    """Return the source of a zoo network; skip the test where Flax cannot express it."""
     return source_of("flax", name)
 
 
@@ -46,7 +46,7 @@ def text_of(name: str) -> str:
 @pytest.mark.parametrize("name", facts.zoo())
 @pytest.mark.sampled(one_in=4)
 def test_padding_is_always_explicit(name: str) -> None:
-    """What Flax pads by default depends on the size of the map."""
+    """Convolutions always pass their padding, because Flax's default depends on the size of the map."""
     for node in ast.walk(ast.parse(text_of(name))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "nnx.Conv":
             assert "padding" in [keyword.arg for keyword in node.keywords]
@@ -58,7 +58,8 @@ def test_padding_is_always_explicit(name: str) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 1)], ids=str)
 def test_windows_beyond_an_axis_of_one_value(shape: tuple[int, int]) -> None:
-    """XLA on CPUs (jax 0.10) adds wrongly in such windows where a batch has 4,096 values or more."""
+    """Pools whose windows exceed an axis of length 1 are correct, although XLA on CPUs (jax 0.10) sums them wrongly in
+    batches of 4,096 values or more."""
     for kernel, count_pad in product(((2, 2), (3, 3), (2, 3)), (True, False)):
         network = network_of(series((2048, *shape), a("it", AvgPool(kernel, ceil=True, count_pad=count_pad))))
         weights, x = drawn(network, 0, batch=2)
@@ -72,7 +73,8 @@ def test_names_are_those_of_the_tree() -> None:
 
 
 def test_the_order_of_named_modules_survives_split_and_merge() -> None:
-    """nnx.Dict sorts names: l1, l10, l2. In a DenseNet the layers would run in another order."""
+    """Modules keep their order, although nnx.Dict sorts names (l1, l10, l2); the layers of a DenseNet would run in
+    another order."""
     network = shallow("densenet_40_k12_cifar")
     weights, x = drawn(network, 0)
     model = model_of(network, weights)
@@ -109,9 +111,9 @@ def test_an_output_inside_a_block_is_refused(tmp_path: Path) -> None:
     assert raised.value.diagnostics[0].code == "E0901"
 
 
-def test_reserved_names_are_taken_from_the_dialect() -> None:
-    """Every attribute of nnx.Module, and every one that sequences of named modules have of their own, is refused as the name of a
-    step, or the language refuses it already."""
+def test_attributes_of_modules_are_reserved_names() -> None:
+    """Every public attribute of nnx.Module, and of the classes for sequences of named modules, is reserved: no step can
+    have its name."""
     file: Any = import_module("rescompile.backends.flax.text")
     assert {name for name in dir(nnx.Module) if not name.startswith("_")} <= file._MODULE
     written = "".join(import_module("rescompile.backends.flax.support").SUPPORT[name] for name in ("Chain", "Scanned"))

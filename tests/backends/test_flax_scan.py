@@ -1,4 +1,5 @@
-"""`--scan`: the equal blocks of a row in one scan, beside the same network without it: outputs, training steps, weights, texts."""
+"""`--scan`: equal blocks of a row in one scan, compared with the same network without it: outputs, training steps,
+weights, text."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def _double() -> Iterator[None]:
         yield
 
 
-#: A row whose first block differs, one whose last do, and one without equal blocks; blocks draw random numbers.
+#: A row whose first block differs, one whose last blocks differ, and one without equal blocks; dropout draws random
+#: numbers.
 ROWS = """
 rescompile: 1
 name: rows
@@ -71,34 +73,35 @@ SURVIVAL = "survival: {schedule: linear, last: 0.5, unit: UNIT, rescale: RESCALE
 
 
 def rows(folder: Path, members: str = "{index}", unit: str = "", rescale: str = "test") -> Network:
-    """The network ROWS, whose residuals are dropped by this unit, if any."""
+    """Return the network ROWS; with `unit`, its residuals have survival probabilities of this unit."""
     text = ROWS.replace("MEMBERS", members)
     if unit:
         text += SURVIVAL.replace("UNIT", unit).replace("RESCALE", rescale)
     return elaborated(text, folder)
 
 
-def stacked(network: Network, found: Mapping[str, Array]) -> dict[str, Array]:
-    """Arrays by the names of Flax, those of the blocks of a scan stacked by rule; the others keep theirs."""
+def stacked(network: Network, values: Mapping[str, Array]) -> dict[str, Array]:
+    """Return arrays by their Flax names, with those of the blocks of a scan stacked."""
     places = tensors.stacked(tensors.places(network), source_file.scans_of(network))
     return {
-        place.path: np.stack([found[each.path] for each in place.places])
+        place.path: np.stack([values[each.path] for each in place.places])
         if isinstance(place, tensors.Stack)
-        else found[place.path]
+        else values[place.path]
         for place in places
-        if (place.places[0].path if isinstance(place, tensors.Stack) else place.path) in found
+        if (place.places[0].path if isinstance(place, tensors.Stack) else place.path) in values
     }
 
 
-def made(network: Network) -> tuple[Any, Any]:
-    """The module of a file with scans, and the function that builds its model, which draws zeros: nothing is compiled for them."""
+def executed_scans(network: Network) -> tuple[Any, Any]:
+    """Return the module of a file with scans and its model factory, whose initialisers return zeros so that nothing is
+    compiled for them."""
     home, factory = executed(network, source_file.source(network, scan=True))
     vars(home).update(dict.fromkeys(module._INITIALISERS, lambda key, shape, dtype: np.zeros(shape, dtype)))
     return home, factory
 
 
 def same_step(network: Network, seed: int = 0) -> None:
-    """A training step is the same with scans as without, what is random included."""
+    """Assert that a training step is the same with scans and without, random choices included."""
     weights, x = drawn(network, seed, batch=4)
     plain, scanned = (by_flax(network, weights, x, scan=scan) for scan in (False, True))
     wanted = Step(plain.outputs, stacked(network, plain.gradients), stacked(network, plain.statistics))
@@ -107,19 +110,19 @@ def same_step(network: Network, seed: int = 0) -> None:
 
 
 def same_outputs(network: Network, seed: int = 0) -> None:
-    """The tensors are those of the rule, and the outputs those of the interpreter."""
+    """Assert that the scanned model has the expected tensors, and the outputs of the interpreter."""
     weights, x = drawn(network, seed, batch=2)
     model = model_of(network, weights, scan=True)
     places = tensors.stacked(tensors.places(network), source_file.scans_of(network))
-    made = {path: array.shape for path, array in arrays(nnx.state(model, ALL)).items()}
-    assert made == {place.path: place.shape for place in places}
+    shapes = {path: array.shape for path, array in arrays(nnx.state(model, ALL)).items()}
+    assert shapes == {place.path: place.shape for place in places}
     model.eval()
     agree(network, weights, x, module.outputs(model, x))
 
 
 @pytest.mark.parametrize("size", ["8", "4, 4, 4"])
 def test_rows_of_series_and_volumes(size: str, tmp_path: Path) -> None:
-    """Maps of one and three axes in a scan."""
+    """Rows on series and on volumes become scans, and compute what the interpreter computes."""
     text = ROWS.replace("MEMBERS", "{index}").replace("input: [3, 8, 8]", f"input: [3, {size}]")
     network = elaborated(text, tmp_path)
     assert len(source_file.scans_of(network)) == 2
@@ -128,7 +131,7 @@ def test_rows_of_series_and_volumes(size: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("members", ["{index}", pytest.param("unit{index + 1}", marks=pytest.mark.slow)])
 def test_rows(members: str, tmp_path: Path) -> None:
-    """Blocks before and after the equal ones keep their names, numbers or words."""
+    """A scan contains the equal blocks only; the blocks before and after it keep their names, numbers or words."""
     network = rows(tmp_path, members)
     names = [(scan.path, scan.names[scan.start : scan.stop]) for scan in source_file.scans_of(network)]
     unit = "unit" if "unit" in members else ""
@@ -142,7 +145,7 @@ def test_rows(members: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_step_of_rows(tmp_path: Path) -> None:
-    """Gradients, statistics and dropout."""
+    """Gradients, statistics and dropout are the same with scans and without."""
     same_step(rows(tmp_path))
 
 
@@ -151,7 +154,7 @@ def test_a_step_of_rows(tmp_path: Path) -> None:
 )
 @pytest.mark.slow
 def test_survival(unit: str, rescale: str, tmp_path: Path) -> None:
-    """Blocks that differ in their survival alone are equal; the same ones are dropped as without a scan."""
+    """Blocks that differ in their survival probability alone share a scan, and the same ones are dropped as without a scan."""
     network = rows(tmp_path, unit=unit, rescale=rescale)
     same_outputs(network)
     same_step(network)
@@ -163,7 +166,7 @@ def test_recomputed_activations(tmp_path: Path) -> None:
         same_step(replace(rows(tmp_path, unit=unit), checkpoint=True))
 
 
-#: A row whose blocks mix and drop branches, and a merge outside of it.
+#: A row whose blocks shake and drop branches, and a merge outside of it.
 MERGES = """
 rescompile: 1
 name: merges
@@ -188,7 +191,7 @@ drop_path: {rate: 0.5, columns: 0.5, unit: UNIT}
 @pytest.mark.parametrize("unit", ["batch", "sample"])
 @pytest.mark.slow
 def test_merges(unit: str, tmp_path: Path) -> None:
-    """Blocks draw the shares and drop the branches that they do without a scan, those of the column of the network included; also
+    """Blocks draw the same shares and drop the same branches as without a scan, columns of the network included, also
     if activations are recomputed."""
     network = elaborated(MERGES.replace("UNIT", unit), tmp_path)
     same_outputs(network)
@@ -217,7 +220,7 @@ def test_networks_of_the_zoo(name: str, settings: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("seed", seeds())
 @pytest.mark.slow
 def test_random_networks(seed: int, tmp_path: Path) -> None:
-    """Whatever a spec may say: every third has a row of equal blocks."""
+    """Random networks with a row of equal blocks agree with and without scans."""
     network = elaborated(generate(seed).text, tmp_path)
     try:
         source_file.check(network)
@@ -233,11 +236,11 @@ def test_random_networks(seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("members", ["{index}", "unit{index + 1}"])
 @pytest.mark.slow
-def test_load_takes_blocks_together_and_one_by_one(members: str, tmp_path: Path) -> None:
-    """The file of the same build, and that of a build without scans."""
+def test_load_takes_stacked_and_separate_blocks(members: str, tmp_path: Path) -> None:
+    """`load` accepts the weights of the same build, and those of a build without scans."""
     network = rows(tmp_path, members)
     weights, x = drawn(network, 0)
-    home, factory = made(network)
+    home, factory = executed_scans(network)
     for scans in (source_file.scans_of(network), ()):
         model = factory(rngs=nnx.Rngs(0))
         write_files(
@@ -249,9 +252,9 @@ def test_load_takes_blocks_together_and_one_by_one(members: str, tmp_path: Path)
 
 
 def test_load_refuses_blocks_that_do_not_fit(tmp_path: Path) -> None:
-    """One block too many, or one too few."""
+    """`load` refuses weights with one block too many or too few."""
     network = facts.network("resnet20_cifar")
-    home, factory = made(network)
+    home, factory = executed_scans(network)
     for depth in (2, 4):
         other = facts.network("resnet20_cifar", f"layer1.depth={depth}")
         write_files([source_file.weights_file(other, draw(other), "w")], tmp_path, force=True)
@@ -261,7 +264,7 @@ def test_load_refuses_blocks_that_do_not_fit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_build_writes_stacked_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an option of its own and as NAME=VALUE; `--verify` runs the files."""
+    """`--scan` and `--option scan=true` write the same stacked weights, and `--verify` runs the files."""
     monkeypatch.chdir(tmp_path)
     build = ["build", "resnet20_cifar", "--target", "flax", "--seed", "1"]
     first = CliRunner().invoke(app, [*build, "--scan", "--verify"])
@@ -275,7 +278,7 @@ def test_build_writes_stacked_weights(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.slow
 def test_orbax_saves_and_restores(scan: bool, tmp_path: Path) -> None:
-    """A checkpoint of the state, in a new model: the same outputs, and the next training step."""
+    """A model restored from a checkpoint of the state has the same outputs."""
     checkpoints = pytest.importorskip("orbax.checkpoint", reason="saves states of NNX: pip install orbax-checkpoint")
     network = rows(tmp_path, unit="batch")
     weights, x = drawn(network, 0)
@@ -297,8 +300,8 @@ def test_orbax_saves_and_restores(scan: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_texts_of_the_zoo(tmp_path: Path) -> None:
-    """Every network with a row of equal blocks: ruff would neither change nor refuse its file."""
+def test_ruff_accepts_scans_of_the_zoo(tmp_path: Path) -> None:
+    """ruff neither reformats nor rejects the file of any network with a row of equal blocks."""
     count = 0
     for name, _ in texts("flax"):
         network = facts.network(name)
@@ -319,7 +322,7 @@ def test_texts_of_the_zoo(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout[-3000:]
 
 
-def test_refused() -> None:
+def test_scan_needs_equal_blocks_and_classes() -> None:
     with pytest.raises(Unavailable, match="no row of densenet121 has neighbouring blocks that are equal"):
         rescompile.build("densenet121", "flax", structure_only=True, scan=True)
     with pytest.raises(UsageError, match="the style 'flat' has one class per block"):

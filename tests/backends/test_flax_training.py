@@ -1,4 +1,4 @@
-"""Training of generated Flax modules: one step beside the generated PyTorch module, both in float64, and what is random."""
+"""Training of generated Flax modules: one step compared with the generated PyTorch module, both in float64, and random choices."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def _double() -> Iterator[None]:
 )
 @pytest.mark.slow_for("resnet20_cifar")
 def test_step_is_that_of_torch(name: str) -> None:
-    """Gradients and running statistics, with the variances of PyTorch; auxiliary outputs are those of training."""
+    """Gradients and running statistics equal those of PyTorch, with its variances; outputs include those of training only."""
     network = shallow(name)
-    weights, x = drawn(network, 0, batch=12)  # statistics of few values enlarge rounding
+    weights, x = drawn(network, 0, batch=12)  # statistics over few values amplify rounding errors
     network = without_dropout(network)
     agree(by_flax(network, weights, x, running_variance="unbiased"), by_torch(network, weights, x))
 
 
 def without_dropout(network: Network) -> Network:
-    """The network with dropout that drops nothing."""
+    """Return the network with dropout that drops nothing."""
 
     def kept(name: str, node: Any) -> Any:
         dropout = isinstance(node, Op) and isinstance(node.kind, Dropout)
@@ -76,7 +76,7 @@ def without_dropout(network: Network) -> Network:
 @pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 2 else []) for n in seeds()])
 @pytest.mark.slow_for("1")
 def test_random_step_is_that_of_torch(seed: int, tmp_path: Path) -> None:
-    """Whatever a spec may say, but for what is random."""
+    """Random networks without survival take the step of PyTorch, also if activations are recomputed."""
     network = without_dropout(elaborated(generate(seed).text, tmp_path))
     if any(isinstance(node, Parallel) and node.survival for _, node in walk(network.root)):
         return
@@ -97,7 +97,7 @@ network: [{bn: {norm: {momentum: 0.3}}}, global_avgpool, flatten, {fc: {linear: 
 
 @pytest.mark.parametrize(("rule", "factor"), [("biased", 1.0), ("unbiased", 40 / 39)])
 def test_the_rule_of_running_variances(rule: str, factor: float, tmp_path: Path) -> None:
-    """Of 2 x 4 x 5 values, by hand: 0.7 of the old one and 0.3 of that of the batch."""
+    """Running statistics over 2 x 4 x 5 values, by hand: 0.7 of the old value and 0.3 of that of the batch."""
     network = elaborated(NORM, tmp_path)
     weights, x = drawn(network, 0, batch=2)
     weights = {name: value.astype(np.float64) for name, value in weights.items()}
@@ -127,22 +127,22 @@ survival: {schedule: {each: [EACH]}, unit: UNIT, rescale: RESCALE}
 
 
 def deep(folder: Path, each: list[float], unit: str = "batch", rescale: str = "test") -> Network:
-    """A network of residual units with these survival probabilities."""
+    """Return a network of residual units with these survival probabilities."""
     text = DEEP.replace("DEPTH", str(len(each))).replace("EACH", ", ".join(map(str, each)))
     return elaborated(text.replace("UNIT", unit).replace("RESCALE", rescale), folder)
 
 
 @pytest.mark.parametrize("rescale", ["train", "test"])
 @pytest.mark.parametrize("unit", ["batch", "sample"])
-def test_certain_survival_is_that_of_torch(unit: str, rescale: str, tmp_path: Path) -> None:
-    """Probabilities of one: the whole step; and, where training does not divide by them, of nearly zero."""
+def test_deterministic_survival_is_that_of_torch(unit: str, rescale: str, tmp_path: Path) -> None:
+    """A step equals that of PyTorch at probabilities of one and, where training does not divide by them, of nearly zero."""
     network = deep(tmp_path, [1.0, 1.0 if rescale == "train" else 1e-12, 1.0], unit, rescale)
     weights, x = drawn(network, 0)
     agree(by_flax(network, weights, x, running_variance="unbiased"), by_torch(network, weights, x))
 
 
 def test_a_dropped_branch_does_not_run(tmp_path: Path) -> None:
-    """Its statistics stay as they are and its gradients are zero; half of the branches run at a probability of one half."""
+    """A dropped branch keeps its statistics and has zero gradients; half of the branches run at a probability of one half."""
     network = deep(tmp_path, [0.5] * 10)
     weights, x = drawn(network, 0)
     model = model_of(network, weights)
@@ -160,7 +160,7 @@ def test_a_dropped_branch_does_not_run(tmp_path: Path) -> None:
 
 
 def test_samples_are_dropped_independently(tmp_path: Path) -> None:
-    """Some samples of a batch keep a branch and others do not, and those that do not have the output of the shortcut alone."""
+    """With `unit: sample`, some samples of a batch keep a branch, and the others have the output of the shortcut alone."""
     network = deep(tmp_path, [0.5], "sample")
     weights, _ = drawn(network, 0)
     model = model_of(network, weights)
@@ -190,7 +190,7 @@ survival: {schedule: {each: [1]}, unit: batch, rescale: train}
 
 
 def test_recomputed_and_skipped_branches_draw_the_same(tmp_path: Path) -> None:
-    """Shares and dropped branches under nnx.remat and nnx.cond are those of PyTorch with the same random numbers."""
+    """Under nnx.remat and nnx.cond, shares and dropped branches equal those of PyTorch with the same random numbers."""
     network = elaborated(MERGES, tmp_path)
     weights, x = drawn(network, 0)
     with in_torch(0) as numbers:
@@ -202,7 +202,7 @@ def test_recomputed_and_skipped_branches_draw_the_same(tmp_path: Path) -> None:
 
 
 def test_steps_of_split_models_in_one_scan(tmp_path: Path) -> None:
-    """The state keeps its types from step to step, and each step draws its own column."""
+    """In a scan over steps, the state keeps its types, and each step draws its own column."""
     network = elaborated(f"{FACTORS}drop_path: {{rate: 0.3, columns: 1, unit: sample}}\n", tmp_path)
     graph, state = nnx.split(model_of(network, {}))
 
@@ -226,7 +226,7 @@ network: [{dropout: 0.3}, {fc: {linear: 20}}]
 
 
 def test_dropout(tmp_path: Path) -> None:
-    """It scales what it keeps, differs from call to call, and does nothing in evaluation."""
+    """Dropout scales the values it keeps, differs from call to call, and does nothing in evaluation."""
     network = elaborated(DROPPED, tmp_path)
     weights, _ = drawn(network, 0)
     eye = {"fc.weight": np.eye(20, 50), "fc.bias": np.zeros(20)}
@@ -268,7 +268,7 @@ def test_outputs_follow_the_mode(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_twenty_steps_stay_with_torch() -> None:
-    """SGD in float64, with the same variances: what differs is rounding."""
+    """Twenty steps of SGD in float64 have the losses of PyTorch up to rounding."""
     torch: Any = pytest.importorskip("torch")
     from sources import filled, source
 

@@ -1,4 +1,4 @@
-"""What generated source leaves out as a default is the default, in the framework and in the functions of the file."""
+"""Arguments that generated source omits have that value by default, in the framework and in the functions of the file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.ops import Kind, Shape
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
-#: Where each target writes source, and the package of its framework.
+#: For each target, the package of its backend and the module of its framework.
 TARGETS = {
     "source": ("torch", "torch"),
     "flax": ("flax", "jax"),
     "keras": ("keras", "keras"),
     "mlx": ("mlx", "mlx.core"),
 }
-#: The floats at which an argument is left out, of all targets.
+#: The floats that any target omits as a default argument.
 DEFAULTS = sorted(
     {
         text
@@ -38,19 +38,19 @@ DEFAULTS = sorted(
         if "." in text
     }
 )
-#: Functions of torch that are compiled have their arguments here.
+#: Signatures of compiled functions of torch, which `inspect` cannot read.
 COMPILED = torch.overrides.get_testing_overrides()
-#: A call by its name, the class of the layer that it is given, an argument, and its value where it is left out.
+#: A call by its name, the class of the layer passed to it, an argument, and the value at which it is omitted.
 LeftOut = set[tuple[str, str, str, str]]
-#: The layers that functions of a file build and pass other arguments on to.
+#: The layers that functions of a file build, and to which they pass their other arguments.
 BUILT = {f"conv_transpose{suffix}": f"layers.Conv{axes}DTranspose" for axes, suffix in ((1, "1d"), (2, ""), (3, "3d"))}
-#: Other words of a framework for a value.
+#: Words by which a framework denotes a value.
 WORDS = {"valid": 0}
 
 
 @pytest.fixture
 def left_out(monkeypatch: pytest.MonkeyPatch) -> LeftOut:
-    """What calls that are written from now on leave out."""
+    """Collect the arguments that calls omit while the test runs."""
     found: LeftOut = set()
     right = TableDialect._call
 
@@ -90,12 +90,12 @@ def at_defaults(kind: Kind) -> Iterator[Kind]:
 
 
 def attributes(kind: Kind) -> dict[str, Any]:
-    """The attributes of an op by name."""
+    """Return the attributes of an op by name."""
     return {name: getattr(kind, name) for name in kind.__dataclass_fields__}
 
 
 def default(function: Callable[..., Any], argument: str, layer: Any = None) -> Any:
-    """The default of an argument, which may be one of a base class or of the layer that the function builds; `empty` without one."""
+    """Return the default of an argument, which a base class or the layer built by the function may define; `empty` without one."""
     called = function.__init__ if inspect.isclass(function) else COMPILED.get(function, function)
     parameters = inspect.signature(called).parameters
     if argument in parameters:
@@ -106,7 +106,7 @@ def default(function: Callable[..., Any], argument: str, layer: Any = None) -> A
         found = default(function.__mro__[1], argument)
     else:
         found = inspect.Parameter.empty
-    if isinstance(found, tuple) and len(set(found)) == 1:  # one size for both axes
+    if isinstance(found, tuple) and len(set(found)) == 1:  # one size for all axes
         found = found[0]
     return WORDS.get(found, found) if isinstance(found, str) else found
 

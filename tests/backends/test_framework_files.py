@@ -1,4 +1,4 @@
-"""What the files of the targets `flax`, `keras` and `mlx` do alone: their names, styles, weights, and what is refused."""
+"""Files of the targets `flax`, `keras` and `mlx`: names, styles, weights, and refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
 from rescompile.weights import draw
 
-#: Settings under which resnet20_cifar has one block in each row.
+#: Settings that leave one block in each row of resnet20_cifar.
 SHORT = tuple(f"layer{row}.depth=1" for row in (1, 2, 3))
 
 # --- names and numbers ------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ network:
 
 
 def allowed(target: str) -> Any:
-    """What a file of a target may do."""
+    """Return the allow-list for files of a target."""
     return import_module(f"rescompile.backends.{target}.allowed").ALLOWED
 
 
@@ -69,7 +69,7 @@ def allowed(target: str) -> Any:
     ids=str,
 )
 def test_names_of_the_framework_as_names_of_a_spec(framework: Framework, word: str, tmp_path: Path) -> None:
-    """A block, an argument and a network that are called as something in the file: the model is that of harmless names."""
+    """A block, an argument and a network named after something in the file yield the program of harmless names."""
     network, models = elaborated(NAMED.format(word=word), tmp_path), framework.models
     with models.in_double():
         model = models.model_of(network, drawn(network, 0)[0])
@@ -89,7 +89,7 @@ def test_names_of_the_framework_as_names_of_a_spec(framework: Framework, word: s
 def test_steps_named_as_attributes_of_modules_are_refused(
     step: str, target: str, name: str, word: str, tmp_path: Path
 ) -> None:
-    """In the network, and in a block. Keras names the layers that have no name of their own."""
+    """Such names are refused in the network and in a block; Keras gives names like add_3 to unnamed layers."""
     network = elaborated(NAMED.format(word="plain").replace(step, word), tmp_path)
     with pytest.raises(Unavailable, match=f"{word} cannot be called '{word}' in {name}") as raised:
         rescompile.build(network, target, structure_only=True)
@@ -110,7 +110,7 @@ def test_steps_named_as_attributes_of_modules_are_refused(
 )
 @pytest.mark.parametrize("name", ["densenet_40_k12_cifar", "stochastic_depth_110"])
 def test_styles(framework: Framework, style: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other styles have the same tensors and outputs."""
+    """The styles other than the default have the same outputs."""
     network, models = shallow(name), framework.models
     weights, x = drawn(network, 0, batch=2)
     right = models.module.source
@@ -121,7 +121,7 @@ def test_styles(framework: Framework, style: str, name: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("target", ["flax", "mlx"])
 def test_other_sizes_of_the_image(target: str) -> None:
-    """A generated module takes the sizes that its network does. A model of Keras takes those of its `image_size`."""
+    """Generated modules of Flax and MLX accept other image sizes; a Keras model accepts the size of its `image_size` only."""
     network, models = facts.network("resnet20_cifar", *SHORT), FRAMEWORKS[target].models
     other = facts.network("resnet20_cifar", *SHORT, "input=[3,40,56]")
     weights, x = drawn(other, 0, batch=1)
@@ -137,8 +137,8 @@ def test_other_sizes_of_the_image(target: str) -> None:
 )
 @pytest.mark.slow_for("flax")
 def test_build_writes_source_and_weights(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`SPEC_TARGET.py`, and beside it the weights, which the file reads itself in a process without rescompile. What Keras saves
-    on one backend loads on another without our code."""
+    """`build` writes SPEC_TARGET.py and its weights, which load in a process without rescompile; what Keras saves on
+    one backend loads on another."""
     pytest.importorskip("jax", reason="a framework, and a backend of Keras: pip install jax")
     framework = FRAMEWORKS[target]
     assert framework.models
@@ -162,7 +162,7 @@ def test_build_writes_source_and_weights(target: str, tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("target", FRAMEWORKS)
 def test_default_weights_need_no_file(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The source draws its own."""
+    """With default weights, only the source is written, which initialises its parameters itself."""
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(app, ["build", "resnet18", "--target", target]).exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == [f"resnet18_{target}.py"]
@@ -171,7 +171,7 @@ def test_default_weights_need_no_file(target: str, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("framework", FRAMEWORKS.values(), ids=str)
 @pytest.mark.slow_for("flax")
 def test_load_refuses_weights_that_do_not_fit(framework: Framework, tmp_path: Path) -> None:
-    """A missing tensor, one too many, another shape: in Keras and MLX nothing of the model changes."""
+    """`load` refuses a missing tensor, an unexpected one and another shape, and leaves the model unchanged."""
     models, file = framework.models, tmp_path / "w.safetensors"
     small = facts.network("resnet20_cifar", *SHORT)
     large = facts.network("resnet20_cifar", "layer1.depth=2", *SHORT[1:])
@@ -211,19 +211,20 @@ network:
     ["resnet18", "fixup_resnet110_cifar parameters.n=1", *(f"exceptions {size}" for size in ("6", "6,6", "6,6,6"))],
 )
 @pytest.mark.slow_for("flax")
-def test_own_initial_values_follow_the_rules(framework: Framework, name: str, tmp_path: Path) -> None:
-    """What the file draws has the spread that the spec asks for: deviations of large kernels, constants exactly. Two tensors of
-    one shape have other values."""
+def test_initial_values_follow_the_rules(framework: Framework, name: str, tmp_path: Path) -> None:
+    """Initial values that a file draws have the spread that the spec requires, constants are exact, and tensors of one
+    shape differ."""
     zoo, *settings = name.split()
     if zoo == "exceptions":
-        text = EXCEPTIONS.replace("groups: 2, ", "") if framework.target == "keras" else EXCEPTIONS  # which it lacks
+        # Keras has no grouped conv_transpose
+        text = EXCEPTIONS.replace("groups: 2, ", "") if framework.target == "keras" else EXCEPTIONS
         network: Network = elaborated(text.replace("SIZE", settings[0]), tmp_path)
     else:
         network = facts.network(zoo, *settings)
-    made, alike = framework.models.initial(network), dict[tuple[int, ...], list[Any]]()
+    initial, alike = framework.models.initial(network), dict[tuple[int, ...], list[Any]]()
     weights = draw(network)
     for place in framework.models.tensors.places(network):
-        values, found = place.value(weights), made[place.path]
+        values, found = place.value(weights), initial[place.path]
         if values.std() == 0:
             assert np.array_equal(found, values), place.name
             continue
@@ -251,8 +252,8 @@ def test_a_missing_framework_names_the_extra(target: str, package: str, monkeypa
     [(framework, attack) for framework in FRAMEWORKS.values() for attack in framework.attacks],
     ids=str,
 )
-def test_check_refuses(framework: Framework, attack: str) -> None:
-    """Whatever generated source has no need of."""
+def test_the_check_refuses_attacks(framework: Framework, attack: str) -> None:
+    """The check accepts the imports of a file, and refuses each attack after them."""
     check(framework.head, allowed(framework.target))
     with pytest.raises(Refused):
         check(framework.head + attack, allowed(framework.target))

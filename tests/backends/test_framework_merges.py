@@ -1,4 +1,5 @@
-"""`merge: shake` and `drop_path` in Flax, Keras and MLX: a step with the random numbers of PyTorch, and how these are distributed."""
+"""`merge: shake` and `drop_path` in Flax, Keras and MLX: a step equals that of PyTorch with the same random numbers,
+and random choices have the right distribution."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ from rescompile.weights import draw
 
 @pytest.fixture(params=FRAMEWORKS)
 def models(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The support module of each framework, in float64, with the same random numbers in each test."""
+    """Return the support module of each framework, in float64 and with the same random numbers in each test."""
     found = FRAMEWORKS[request.param].models
     found.seed()
     with found.in_double():
@@ -39,7 +40,7 @@ def models(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def same_step(models: Any, network: Network, seed: int = 0, **options: Any) -> None:
-    """Outputs, gradients and statistics are those of PyTorch with the same random numbers."""
+    """Assert that outputs, gradients and statistics equal those of PyTorch with the same random numbers."""
     step = next(getattr(models, name) for name in ("by_flax", "by_keras", "by_mlx") if hasattr(models, name))
     weights, x = drawn(network, seed, batch=6)
     with in_torch(seed) as numbers:
@@ -49,7 +50,7 @@ def same_step(models: Any, network: Network, seed: int = 0, **options: Any) -> N
         agree(step(network, weights, x, running_variance="unbiased", **options), wanted)
 
 
-#: Two branches in residuals, one merge inside another, and a merge of vectors.
+#: Merges of two branches in residuals, a merge inside another, and a merge of vectors.
 MIXED = """
 rescompile: 1
 name: mixed
@@ -70,7 +71,7 @@ network:
 - flatten
 - parallel: {merge: shake, UNIT branches: [{fc1: {linear: 5}}, {fc2: {linear: 5}}]}
 """
-#: Three branches in a row of blocks, and two vectors.
+#: Merges of three branches in a row of blocks, and a merge of two vectors.
 AVERAGED = """
 rescompile: 1
 name: averaged
@@ -93,7 +94,7 @@ network:
 
 @pytest.mark.parametrize(("unit", "given"), [("", "[3, 6, 6]"), ("unit: batch,", "[3, 6, 6]"), ("", "[3, 20]")])
 def test_shares_are_those_of_torch(models: Any, unit: str, given: str, tmp_path: Path) -> None:
-    """Those of values, and those of gradients, which are others; of images and of series."""
+    """Shares of values, and the different shares of gradients, equal those of PyTorch, on images and on series."""
     text = MIXED.replace("UNIT", unit).replace("input: [3, 6, 6]", f"input: {given}")
     same_step(models, elaborated(text, tmp_path))
 
@@ -104,7 +105,7 @@ def test_shares_are_those_of_torch(models: Any, unit: str, given: str, tmp_path:
 )
 @pytest.mark.slow_for("flax")
 def test_dropped_branches_are_those_of_torch(models: Any, columns: float, unit: str, tmp_path: Path) -> None:
-    """With a column of the whole network, without one, and sample by sample with either."""
+    """Dropped branches equal those of PyTorch, with columns of the whole network and without, per batch and per sample."""
     how = f"drop_path: {{rate: 0.6, columns: {columns}, unit: {unit}}}\n"
     network = elaborated(AVERAGED + how, tmp_path)
     for seed in range(3 if unit == "batch" else 1):
@@ -123,7 +124,7 @@ def test_step_of_a_network_of_the_zoo(models: Any, name: str, settings: tuple[st
     same_step(models, facts.network(name, *settings))
 
 
-#: Words of the functions that files then contain, as those of a block, an argument and a kept value.
+#: A block, an argument and a kept value named after functions that files then contain.
 NAMED = """
 rescompile: 1
 name: named
@@ -148,8 +149,8 @@ drop_path: {{rate: 0.5, columns: 0.5, unit: batch}}
 @pytest.mark.parametrize(
     "word", ["column", "choose_column", "drop_path", "shake", "mixed", "average_kept", "exponential"]
 )
-def test_names_of_a_spec_are_no_names_of_the_file(models: Any, word: str, tmp_path: Path) -> None:
-    """The file is that of harmless names."""
+def test_names_of_a_spec_do_not_collide_with_the_file(models: Any, word: str, tmp_path: Path) -> None:
+    """The file is the same as with harmless names, except for these names."""
     words = (("plain", "harmless"), (word, "harmless"), ("plain", word))
     texts = [
         models.source_file.source(elaborated(NAMED.format(block=block, word=other), tmp_path)) for block, other in words
@@ -163,12 +164,13 @@ def test_names_of_a_spec_are_no_names_of_the_file(models: Any, word: str, tmp_pa
 
 @pytest.mark.parametrize("branches", [2, 3])
 def test_shares_are_convex_and_independent(models: Any, branches: int, tmp_path: Path) -> None:
-    """For each sample, those of values and those of gradients: uniform on their simplex, and independent of each other."""
+    """For each sample, the shares of values and those of gradients are uniform on the simplex, and independent of each other."""
     factors = 2.0 ** -np.arange(branches)
     listed = ", ".join(f"{{scale: {factor}}}" for factor in factors)
     text = f"rescompile: 1\nname: mixed\ninput: [1]\nnetwork: [{{parallel: {{merge: shake, branches: [{listed}]}}}}]\n"
     values, gradients = models.slopes(models.model_of(elaborated(text, tmp_path), {}), np.ones((SAMPLES, 1)))
-    # Of a flat Dirichlet distribution: share_i has the variance v = (n - 1) / (n^2 (n + 1)), two have the covariance -v / (n - 1).
+    # A flat Dirichlet distribution: each share has the variance v = (n - 1) / (n^2 (n + 1)), two have the covariance -v
+    # / (n - 1).
     variance = (branches - 1) / branches**2 / (branches + 1)
     spread = variance * ((factors**2).sum() - (factors.sum() ** 2 - (factors**2).sum()) / (branches - 1))
     for found in (values, gradients):
@@ -179,10 +181,10 @@ def test_shares_are_convex_and_independent(models: Any, branches: int, tmp_path:
 
 
 def outcomes(rate: float, columns: float) -> dict[float, float]:
-    """The outputs of FACTORS with their probabilities."""
+    """Return the outputs of FACTORS with their probabilities."""
 
     def kept(count: int, column: int) -> Iterator[tuple[tuple[int, ...], float]]:
-        """The sets of branches that a merge may keep."""
+        """Yield the sets of branches that a merge may keep, with their probabilities."""
         if 0 <= column < count:
             yield (column,), 1.0
             return
@@ -200,8 +202,9 @@ def outcomes(rate: float, columns: float) -> dict[float, float]:
 
 
 @pytest.mark.parametrize(("rate", "columns"), [(0.15, 0), (0.6, 0.25), (0.3, 1)])
-def test_branches_are_dropped_as_often_as_they_should(models: Any, rate: float, columns: float, tmp_path: Path) -> None:
-    """Each set of branches, never none, and the same column in all merges; the gradient is that of the branches which are kept."""
+def test_frequencies_of_dropped_branches(models: Any, rate: float, columns: float, tmp_path: Path) -> None:
+    """Each set of branches has its probability, and a column is the same in all merges; the gradient is that of the
+    kept branches."""
     network = elaborated(f"{FACTORS}drop_path: {{rate: {rate}, columns: {columns}, unit: sample}}\n", tmp_path)
     values, gradients = models.slopes(models.model_of(network, {}), np.ones((SAMPLES, 1)))
     assert np.allclose(values, gradients)
@@ -221,7 +224,7 @@ def test_branches_are_dropped_as_often_as_they_should(models: Any, rate: float, 
     ids=["drop_path", "shake"],
 )  # fmt: skip
 def test_a_batch_has_one_draw_and_a_step_another(models: Any, text: str, least: int, tmp_path: Path) -> None:
-    """All samples are treated alike with `unit: batch`."""
+    """With `unit: batch`, all samples of a batch share one draw, and steps draw anew."""
     model = models.model_of(elaborated(text, tmp_path), {})
     steps = [models.slopes(model, np.ones((5, 1)))[0][:, 0] for _ in range(20)]
     assert all(np.ptp(step) == 0 for step in steps)
@@ -251,7 +254,7 @@ def test_training_lowers_the_loss(models: Any, name: str, settings: tuple[str, .
     assert np.mean(losses[-10:]) < np.mean(losses[:5]) / 2
 
 
-#: Both kinds of merges on one number, in which no two ways of training give the same.
+#: Both kinds of merge on one number, where different choices give different outputs.
 BOTH = FACTORS.replace(
     "- scale: 2\n", "- scale: 2\n  - parallel: {merge: shake, branches: [identity, {scale: 1.5}]}\n", 1
 )
@@ -274,8 +277,8 @@ model.fit(x, x, verbose=0)
 
 
 @pytest.mark.slow
-def test_keras_loads_such_models_without_our_code(tmp_path: Path) -> None:
-    """On its backends JAX and PyTorch, for evaluation and for training."""
+def test_keras_loads_merges_without_rescompile(tmp_path: Path) -> None:
+    """A saved Keras model with both merges loads on JAX and PyTorch without rescompile, for evaluation and training."""
     for package in ("keras", "jax"):
         pytest.importorskip(package, reason="loads models: pip install 'rescompile[keras]' jax")
     how = "drop_path: {rate: 0.3, columns: 0.5, unit: sample}\n"
@@ -290,5 +293,5 @@ def test_keras_loads_such_models_without_our_code(tmp_path: Path) -> None:
         assert np.allclose(evaluated, exact)
         for step in steps:
             assert is_near(float((step == 17).mean()), outcomes(0.3, 0.5)[17.0], len(step))
-            assert len(np.unique(step)) > len(outcomes(0.3, 0.5))  # because of shares
+            assert len(np.unique(step)) > len(outcomes(0.3, 0.5))  # shares are continuous
         assert not np.array_equal(*steps)

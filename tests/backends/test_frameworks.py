@@ -1,7 +1,8 @@
-"""What the targets `flax`, `keras` and `mlx` share: the text of the whole zoo, and what their models compute in float64.
+"""What the targets `flax`, `keras` and `mlx` share: the text of the whole zoo, and the outputs of their models in
+float64.
 
-By default, outputs are compared for networks that together have every block and op of the library (`sample.COVER`); with
-RESCOMPILE_FRAMEWORKS=1, as `make frameworks` sets it, for the whole zoo.
+By default, outputs are compared for networks that together contain every block and op of the library (`sample.COVER`);
+with RESCOMPILE_FRAMEWORKS=1, as `make frameworks` sets it, for the whole zoo.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from rescompile.lang import library
 from rescompile.passes import apply
 from rescompile.weights import from_arrays
 
-#: Networks whose outputs are compared in a quick run; those of COVER take seconds each, and two of them many.
+#: Networks whose outputs are compared in a quick run; each of COVER takes seconds, and two take much longer.
 QUICK = (
     "densenet_bc_100_k12_cifar", "highway_mnist_fc_10", "preact_resnet164_cifar", "resnet_time_series", "stochastic_depth_110",
 )  # fmt: skip
@@ -46,12 +47,12 @@ COMPARED = facts.zoo() if "RESCOMPILE_FRAMEWORKS" in os.environ else COVER
 
 @pytest.fixture(params=FRAMEWORKS)
 def framework(request: pytest.FixtureRequest) -> Framework:
-    """Each of the frameworks."""
+    """Return each framework in turn."""
     return FRAMEWORKS[request.param]
 
 
 def file_of(framework: Framework) -> Any:
-    """The module of a target that writes its files, which does not take the framework."""
+    """Return the module that writes the files of a target, which does not import the framework."""
     return import_module(f"rescompile.backends.{framework.target}.source_file")
 
 
@@ -61,7 +62,8 @@ def file_of(framework: Framework) -> Any:
 @pytest.mark.parametrize("name", facts.zoo())
 @pytest.mark.sampled(one_in=6)
 def test_imports_of_the_zoo(framework: Framework, name: str) -> None:
-    """The framework alone and modules of Python; nothing runs but imports, constants and definitions; no padding by a word."""
+    """Files import the framework and Python modules only, run nothing but imports, constants and definitions, and pad
+    explicitly."""
     text = source_of(framework.target, name)
     tree = ast.parse(text)
     assert ast.get_docstring(tree)
@@ -78,14 +80,14 @@ def test_imports_of_the_zoo(framework: Framework, name: str) -> None:
                 assert isinstance(statement, ast.ClassDef | ast.FunctionDef)
     words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     assert not {"SAME", "VALID"} & words
-    if {"same", "valid"} & words:  # by name only where Keras pads the sides that PyTorch pads
+    if {"same", "valid"} & words:  # Keras uses these only where they pad the sides that PyTorch pads
         assert 'padding="same" if same else "valid"' in text
         assert text.count('"same"') == text.count('"valid"') == 1
 
 
 @pytest.mark.slow
-def test_tools_have_nothing_to_say_about_files_of_frameworks(framework: Framework, tmp_path: Path) -> None:
-    """ruff would neither change nor refuse a file of the zoo."""
+def test_ruff_accepts_files_of_frameworks(framework: Framework, tmp_path: Path) -> None:
+    """ruff neither reformats nor rejects a file of the zoo."""
     for name, text in texts(framework.target):
         (tmp_path / f"{name.replace('/', '_')}.py").write_text(text, encoding="utf-8")
     for command in (["format", "--diff"], ["check"]):
@@ -96,8 +98,8 @@ def test_tools_have_nothing_to_say_about_files_of_frameworks(framework: Framewor
         assert done.returncode == 0, done.stdout[-3000:]
 
 
-def test_functions_for_all_axes_are_laid_out(framework: Framework, tmp_path: Path) -> None:
-    """ruff would not change what files may contain beside their network, most of which no network of the zoo uses."""
+def test_support_functions_are_formatted(framework: Framework, tmp_path: Path) -> None:
+    """ruff does not reformat the support functions of files, most of which no network of the zoo uses."""
     support = import_module(f"rescompile.backends.{framework.target}.support").SUPPORT
     text = "\n\n\n".join(text.strip() for text in support.values() if "\n" in text)
     (tmp_path / "support.py").write_text("\n".join(laid_out(text.split("\n"))) + "\n", encoding="utf-8")
@@ -110,7 +112,7 @@ def test_functions_for_all_axes_are_laid_out(framework: Framework, tmp_path: Pat
     ("name", "deeper"), [("resnet50", "layer3.depth=36"), ("preact_resnet164_cifar", "layer2.depth=99")]
 )
 def test_lines_do_not_grow_with_depth(framework: Framework, name: str, deeper: str) -> None:
-    """Rows of copies are loops. The files of deep models of Keras also raise the limit of recursion."""
+    """Rows of copies are loops, so depth adds no lines, except that files of deep Keras models raise the recursion limit."""
     texts = source_of(framework.target, name), file_of(framework).source(facts.network(name, deeper))
     first, second = (
         [line for line in text.splitlines() if line != "import sys" and "recursion" not in line] for text in texts
@@ -122,7 +124,7 @@ def test_lines_do_not_grow_with_depth(framework: Framework, name: str, deeper: s
 
 
 def test_the_sample_has_every_block_and_op() -> None:
-    """All blocks of the library, and all ops but two that no network has, which `test_ops` compares as it does every op."""
+    """COVER has all blocks of the library, and all ops but two that no network uses and that `test_ops` compares."""
     networks = [facts.network(name) for name in COVER]
     assert set(library.blocks()) <= set().union(*map(facts.blocks, networks))
     kinds = {type(node.kind) for network in networks for _, node in walk(network.root) if isinstance(node, Op)}
@@ -132,17 +134,18 @@ def test_the_sample_has_every_block_and_op() -> None:
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in COMPARED])
 def test_network_of_the_zoo(framework: Framework, name: str) -> None:
-    """The tensors have the names and shapes that the weights file gives them, and the outputs are those of the interpreter."""
+    """Tensors have the names and shapes of the weights file, and outputs equal those of the interpreter."""
     network = shallow(name)
     models = framework.models
-    # Statistics of two values would enlarge rounding a millionfold. A network without norms has none, such as the U-Net of 2015.
+    # Statistics over two values would amplify rounding errors a millionfold. Networks without norms, such as the U-Net
+    # of 2015, need no larger batch.
     norms = any(isinstance(node, Op) and isinstance(node.kind, Norm) for _, node in walk(network.root))
     batch = (6 if max(network.input[1:]) < 64 else 4) if norms else 1
     weights, x = drawn(network, facts.zoo().index(name), batch=batch)
     with models.in_double():
         model = models.model_of(network, weights)
-        made = {path: array.shape for path, array in models.values(model).items()}
-        assert made == {place.path: place.shape for place in models.tensors.places(network)}
+        shapes = {path: array.shape for path, array in models.values(model).items()}
+        assert shapes == {place.path: place.shape for place in models.tensors.places(network)}
         agree(network, weights, x, models.in_evaluation(model, network, x))
 
 
@@ -155,7 +158,8 @@ def test_network_of_the_zoo(framework: Framework, name: str) -> None:
     ],
 )
 def test_random_network(framework: Framework, seed: int, axes: int, tmp_path: Path) -> None:
-    """Whatever a spec may say, in a form by turns; folded weights are rounded to float32."""
+    """Random networks compute what the interpreter computes, in turn as written, without hints and with folded
+    BatchNorm, whose weights are rounded to float32."""
     network = elaborated(generate(seed, axes=axes).text, tmp_path)
     weights, x = drawn(network, seed)
     models = framework.models
@@ -173,7 +177,7 @@ def test_random_network(framework: Framework, seed: int, axes: int, tmp_path: Pa
         agree(network, weights, x, models.evaluated(network, weights, x))
 
 
-#: Steps without parameters that have equal arguments, and others between equal steps.
+#: Steps without parameters that have equal arguments, and other steps between equal ones.
 UNEQUAL = (
     "[tanh, sigmoid, relu, silu]",
     "[{conv: {channels: 4, kernel: 3}}, tanh, {conv: {channels: 4, kernel: 3}}, sigmoid, {conv: {channels: 4, kernel: 3}}, relu]",
@@ -183,7 +187,7 @@ UNEQUAL = (
 
 
 @pytest.mark.parametrize("steps", UNEQUAL)
-def test_a_list_of_unequal_steps_is_no_loop(framework: Framework, steps: str, tmp_path: Path) -> None:
+def test_a_list_of_unequal_steps_is_not_a_loop(framework: Framework, steps: str, tmp_path: Path) -> None:
     network = elaborated(f"rescompile: 1\nname: unequal\ninput: [4, 8, 8]\nnetwork:\n- steps: {steps}\n", tmp_path)
     weights, x = drawn(network, 0)
     models = framework.models
@@ -197,7 +201,7 @@ def test_a_list_of_unequal_steps_is_no_loop(framework: Framework, steps: str, tm
 @pytest.mark.parametrize("at", range(0, 400, 50))
 @pytest.mark.slow
 def test_hostile_words(framework: Framework, at: int, tmp_path: Path) -> None:
-    """Refused with a diagnostic; or the file does what it does with harmless words."""
+    """Hostile words are refused with a diagnostic, or the file has the program of harmless words."""
     source = file_of(framework).source
     peaceful = skeleton(source(elaborated(written(harmless()), tmp_path)))
     for seed in range(at, at + 50):

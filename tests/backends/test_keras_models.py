@@ -1,4 +1,4 @@
-"""Models of Keras that generated source builds: what stands in their functions, and what Keras does with them."""
+"""Keras models that generated source builds: the statements of their functions, and saving, loading and reuse of layers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ network:
 
 
 def test_identities_leave_no_statement(tmp_path: Path) -> None:
-    """Alone, in lists, as blocks and as the last step."""
+    """Identities alone, in lists, as blocks and as the last step add no statement, and the model computes what the
+    interpreter computes."""
     network = elaborated(IDENTITIES, tmp_path)
     assert "x = x\n" not in source_file.source(network)
     weights, x = drawn(network, 0)
@@ -87,8 +88,8 @@ network:
     "nothing",
     ["identity", "[identity]", "[{one: identity}, {two: identity}]", "{block: nothing}", "[{one: {block: nothing}}]"],
 )
-def test_nothing_as_an_alternative(nothing: str, stride: int, tmp_path: Path) -> None:
-    """Before or after the block that other instances have in its place."""
+def test_an_identity_as_an_alternative(nothing: str, stride: int, tmp_path: Path) -> None:
+    """A step may be an identity where other instances of the block have a block, whichever comes first."""
     network = elaborated(ALTERNATIVES.replace("NOTHING", nothing).replace("STRIDE", str(stride)), tmp_path)
     weights, x = drawn(network, 0)
     agree(network, weights, x, evaluated(network, weights, x))
@@ -107,8 +108,8 @@ network:
 
 
 @pytest.mark.slow
-def test_a_model_is_deeper_than_pythons_recursion_limit(tmp_path: Path) -> None:
-    """Keras connects a model by one nested call for each of its layers."""
+def test_a_model_deeper_than_the_recursion_limit(tmp_path: Path) -> None:
+    """A model of more layers than the recursion limit is built, although Keras connects it by one nested call per layer."""
     network = elaborated(DEEP, tmp_path)
     weights, x = drawn(network, 0)
     limit = sys.getrecursionlimit()
@@ -135,8 +136,8 @@ network:
 """
 
 
-def test_models_with_layers_of_the_file_are_saved_and_loaded(tmp_path: Path) -> None:
-    """Where the file was imported, Keras finds its layers by their names, with all that they were given."""
+def test_models_with_custom_layers_are_saved_and_loaded(tmp_path: Path) -> None:
+    """Once the file was imported, Keras finds its layers by name and restores their arguments."""
     network = elaborated(OWN_LAYERS, tmp_path)
     weights, x = drawn(network, 0)
     model = model_of(network, weights, running_variance="unbiased")
@@ -186,7 +187,7 @@ network:
 
 @pytest.mark.parametrize("style", ["classes", "flat"])
 def test_layers_run_again(style: str, tmp_path: Path) -> None:
-    """On maps of other sizes, in rows, copies and branches. Each layer is built and saved once."""
+    """Layers run again on maps of other sizes, in rows, copies and branches; each is built and saved once."""
     network = elaborated(AGAIN, tmp_path)
     weights, x = drawn(network, 0)
     keras.utils.clear_session(free_memory=False)
@@ -218,7 +219,7 @@ network:
 
 
 def test_a_run_without_output_leaves_no_layers(tmp_path: Path) -> None:
-    """A layer of which another run is an output exists, one that only this run needs does not."""
+    """A layer exists if another run of it leads to an output, and does not if only an unused run needs it."""
     network = elaborated(UNUSED, tmp_path)
     weights, x = drawn(network, 0)
     model = model_of(network, weights)
@@ -244,7 +245,7 @@ def test_outputs_of_training_can_be_left_out() -> None:
         ("maxpool: {kernel: 2, stride: 3, ceil: true}", "rounds up its size"),
     ],
 )
-def test_pools_that_take_an_image_of_known_size(pool: str, message: str, tmp_path: Path) -> None:
+def test_pools_that_need_a_known_image_size(pool: str, message: str, tmp_path: Path) -> None:
     text = f"rescompile: 1\nname: p\ninput: [3, 9, 9]\nnetwork: [{{{pool}}}, global_avgpool, flatten, {{fc: {{linear: 2}}}}]\n"
     network = elaborated(text, tmp_path)
     rescompile.build(network, "keras", structure_only=True)
@@ -265,8 +266,8 @@ drop_path: {rate: 0.5, columns: 0.5, unit: batch}
 """
 
 
-def test_names_that_keras_gives_are_known(tmp_path: Path) -> None:
-    """Layers and functions that merges add have automatic names, which steps therefore may not have."""
+def test_automatic_names_of_keras_are_reserved(tmp_path: Path) -> None:
+    """Automatic names of the layers and functions that merges add are reserved, so no step can have one."""
     network = elaborated(RANDOM, tmp_path)
     names = {operation.name for operation in model_of(network, drawn(network, 0)[0]).operations}
     assert {name for name in names if not tensors.AUTOMATIC.fullmatch(name)} == {"conv1", "conv2", "bn1"}

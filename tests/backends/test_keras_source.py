@@ -1,4 +1,4 @@
-"""What is particular to the target `keras`; test_frameworks.py and test_framework_files.py have what all targets with channels last share."""
+"""The target `keras` alone; test_frameworks.py and test_framework_files.py cover what all channels-last targets share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_names_are_those_of_the_tree_with_underscores() -> None:
 
 
 def test_other_sizes_of_the_image(tmp_path: Path) -> None:
-    """A model takes the sizes of its `image_size`; with open axes, all that the network takes."""
+    """With dynamic axes, a model accepts any image size, and `image_size` fixes one."""
     network, other = facts.network("resnet20_cifar"), facts.network("resnet20_cifar", "input=[3,40,56]")
     weights, x = drawn(other, 0, batch=1)
     text = source_file.source(network, free=sizes(network, "height,width", training=True).data())
@@ -82,7 +82,7 @@ network:
         (f"{NAMES}checkpoint: true\n", "cannot be recomputed for backward"),
     ],
 )
-def test_refused_by_name(text: str, message: str, tmp_path: Path) -> None:
+def test_name_collisions_and_recomputation_are_refused(text: str, message: str, tmp_path: Path) -> None:
     network = elaborated(text, tmp_path)
     with pytest.raises(Unavailable, match=message) as raised:
         rescompile.build(network, "keras", structure_only=True)
@@ -102,7 +102,7 @@ def test_refused_by_name(text: str, message: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_missing_framework_or_backend(variables: dict[str, str], message: str) -> None:
-    """One diagnostic with the extra, and nothing written."""
+    """A missing framework or backend is one diagnostic with the extra to install, and exit code 4."""
     script = (
         "import importlib.util as u, os\nfind = u.find_spec\nwithout = os.environ.get('WITHOUT', '').split(',')\n"
         "u.find_spec = lambda name, *more: None if name in without else find(name, *more)\n"

@@ -1,4 +1,4 @@
-"""Training of generated Keras models: one step beside the generated PyTorch module, both in float64, and what is random."""
+"""Training of generated Keras models: one step compared with the generated PyTorch module, both in float64, and random choices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _double() -> Iterator[None]:
 
 
 def without_dropout(network: Network) -> Network:
-    """The network with dropout that drops nothing."""
+    """Return the network with dropout that drops nothing."""
 
     def kept(name: str, node: Any) -> Any:
         dropout = isinstance(node, Op) and isinstance(node.kind, Dropout)
@@ -60,9 +60,9 @@ def without_dropout(network: Network) -> Network:
     ],
 )
 def test_keras_step_is_that_of_torch(name: str) -> None:
-    """Gradients and running statistics, with the variances of PyTorch; auxiliary outputs are those of training."""
+    """Gradients and running statistics equal those of PyTorch, with its variances; outputs include those of training only."""
     network = without_dropout(shallow(name))
-    weights, x = drawn(network, 0, batch=12)  # statistics of few values enlarge rounding
+    weights, x = drawn(network, 0, batch=12)  # statistics over few values amplify rounding errors
     agree(by_keras(network, weights, x, running_variance="unbiased"), by_torch(network, weights, x))
 
 
@@ -76,7 +76,7 @@ network: [{bn: {norm: {momentum: 0.3}}}, global_avgpool, flatten, {fc: {linear: 
 
 @pytest.mark.parametrize(("rule", "factor"), [("biased", 1.0), ("unbiased", 40 / 39)])
 def test_the_rule_of_running_variances_in_keras(rule: str, factor: float, tmp_path: Path) -> None:
-    """Of 2 x 4 x 5 values, by hand: 0.7 of the old one and 0.3 of that of the batch."""
+    """Running statistics over 2 x 4 x 5 values, by hand: 0.7 of the old value and 0.3 of that of the batch."""
     network = elaborated(NORM, tmp_path)
     weights, x = drawn(network, 0, batch=2)
     weights = {name: value.astype(np.float64) for name, value in weights.items()}
@@ -105,7 +105,7 @@ network:
 
 
 def test_each_run_of_a_layer_is_trained(tmp_path: Path) -> None:
-    """Gradients are sums over the runs, and each run moves the running statistics in its turn."""
+    """Gradients are summed over the runs of a layer, and each run updates the running statistics in turn."""
     network = elaborated(AGAIN, tmp_path)
     weights, x = drawn(network, 0, batch=6)
     agree(by_keras(network, weights, x, running_variance="unbiased"), by_torch(network, weights, x))
@@ -132,7 +132,7 @@ survival: {schedule: {each: [EACH]}, unit: UNIT, rescale: RESCALE}
 
 
 def deep(folder: Path, each: list[float], unit: str = "batch", rescale: str = "test") -> Network:
-    """A network of residual units with these survival probabilities."""
+    """Return a network of residual units with these survival probabilities."""
     text = DEEP.replace("DEPTH", str(len(each))).replace("EACH", ", ".join(map(str, each)))
     return elaborated(text.replace("UNIT", unit).replace("RESCALE", rescale), folder)
 
@@ -140,7 +140,7 @@ def deep(folder: Path, each: list[float], unit: str = "batch", rescale: str = "t
 @pytest.mark.parametrize("rescale", ["train", "test"])
 @pytest.mark.parametrize("unit", ["batch", "sample"])
 def test_certain_survival_in_keras_is_that_of_torch(unit: str, rescale: str, tmp_path: Path) -> None:
-    """Probabilities of one: the whole step."""
+    """With survival probabilities of one, a step equals that of PyTorch."""
     network = deep(tmp_path, [1.0, 1.0], unit, rescale)
     weights, x = drawn(network, 0)
     agree(by_keras(network, weights, x, running_variance="unbiased"), by_torch(network, weights, x))
@@ -149,8 +149,8 @@ def test_certain_survival_in_keras_is_that_of_torch(unit: str, rescale: str, tmp
 @pytest.mark.parametrize("rescale", ["train", "test"])
 @pytest.mark.parametrize("unit", ["batch", "sample"])
 def test_dropped_branches(unit: str, rescale: str, tmp_path: Path) -> None:
-    """A branch is there as a whole, scaled as the spec says, or not at all, for the batch or for each sample; and the docstring
-    of the file says that statistics move."""
+    """A branch is kept as a whole, scaled as the spec requires, or dropped, per batch or per sample; the file's
+    docstring mentions that running statistics still move."""
     network = deep(tmp_path, [0.25], unit, rescale)
     whole = deep(tmp_path, [1.0], unit, rescale)
     weights, _ = drawn(network, 0)
@@ -162,13 +162,13 @@ def test_dropped_branches(unit: str, rescale: str, tmp_path: Path) -> None:
         "layer1.0.bn1.weight": kept["layer1.0.bn1.weight"] * 0,
         "layer1.0.bn1.bias": kept["layer1.0.bn1.bias"] * 0,
     }
-    ends = [module.outputs(model_of(whole, each), x, training=True)["logits"][0] for each in (kept, without)]
+    expected = [module.outputs(model_of(whole, each), x, training=True)["logits"][0] for each in (kept, without)]
     model = model_of(network, weights)
     ran = []
     for _ in range(12):
         found = module.outputs(model, x, training=True)["logits"]
-        rows = [np.allclose(row, ends[0]) for row in found]
-        assert all(is_kept or np.allclose(row, ends[1]) for is_kept, row in zip(rows, found, strict=True))
+        rows = [np.allclose(row, expected[0]) for row in found]
+        assert all(is_kept or np.allclose(row, expected[1]) for is_kept, row in zip(rows, found, strict=True))
         assert unit == "sample" or len(set(rows)) == 1
         ran.append(np.mean(rows))
     assert 0 < np.mean(ran) < 0.6
@@ -176,7 +176,7 @@ def test_dropped_branches(unit: str, rescale: str, tmp_path: Path) -> None:
 
 
 def test_dropout_in_keras(tmp_path: Path) -> None:
-    """It scales what it keeps, and does nothing in evaluation."""
+    """Dropout scales the values it keeps, and does nothing in evaluation."""
     text = "rescompile: 1\nname: dropped\ninput: [50]\nnetwork: [{dropout: 0.3}, {fc: {linear: 50}}]\n"
     network = elaborated(text, tmp_path)
     model = model_of(network, {"fc.weight": np.eye(50), "fc.bias": np.zeros(50)})
@@ -189,7 +189,7 @@ def test_dropout_in_keras(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fit_lowers_the_loss() -> None:
-    """`compile` and `fit`, as of any model of Keras."""
+    """`compile` and `fit` train the model as any Keras model."""
     set_precision("float32")
     network = shallow("resnet20_cifar")
     weights, x = drawn(network, 0, batch=16)

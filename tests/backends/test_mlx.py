@@ -1,4 +1,4 @@
-"""What is particular to the target `mlx`; test_frameworks.py and test_framework_files.py have what all targets with channels last share."""
+"""The target `mlx` alone; test_frameworks.py and test_framework_files.py cover what all channels-last targets share."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ network:
 
 
 def test_numbers_as_names(tmp_path: Path) -> None:
-    """MLX takes numbers in a file for places in a list: here they are names, with gaps between them, at every level."""
+    """Numeric step names with gaps, at every level, survive saving and loading, although MLX reads numbers in a file as
+    list positions."""
     network = elaborated(NUMBERS, tmp_path)
     weights, x = drawn(network, 0)
     model = model_of(network, weights)
@@ -85,7 +86,7 @@ def test_numbers_as_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [1, 4, *(pytest.param(n, marks=pytest.mark.slow) for n in range(10, 30))])
 def test_random_network_with_earlier_values(seed: int, tmp_path: Path) -> None:
-    """Values that are kept and used, through rows of copies."""
+    """Random networks with kept and used values, also through rows of copies, compute what the interpreter computes."""
     network = elaborated(generate(seed, values=True).text, tmp_path)
     weights, x = drawn(network, seed)
     agree(network, weights, x, evaluated(network, weights, x))
@@ -93,7 +94,7 @@ def test_random_network_with_earlier_values(seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_optimizers_and_compile_take_the_module() -> None:
-    """Three steps of SGD under `mx.compile`, which is given the state of the model, are those without it."""
+    """Three SGD steps under `mx.compile`, with the state of the model as input and output, equal those without it."""
     mx.enable_compile()
     network = shallow("resnet20_cifar")
     weights, x = drawn(network, 0, batch=4)
@@ -128,12 +129,12 @@ def test_optimizers_and_compile_take_the_module() -> None:
         (Act("leaky_relu", slope=1.5), "leaky ReLU needs a slope of at most 1"),
     ],
 )
-def test_what_modules_of_mlx_do_not_take_is_refused(kind: Any, message: str) -> None:
+def test_arguments_that_mlx_does_not_accept_are_refused(kind: Any, message: str) -> None:
     with pytest.raises(Unavailable, match=f"it cannot be written in MLX, whose {message}"):
         source_file.check(network_of(series((4, 3, 3), a("it", kind))))
 
 
-def test_attributes_of_modules_are_known() -> None:
-    """Every attribute of nn.Module is refused as the name of a step."""
+def test_attributes_of_modules_are_reserved_names() -> None:
+    """Every public attribute of nn.Module is reserved: no step can have its name."""
     file: Any = import_module("rescompile.backends.mlx.text")
     assert {name for name in dir(nn.Module) if not name.startswith("_")} <= file._MODULE

@@ -1,4 +1,4 @@
-"""The differential test catches what it should: every planted mistake, most of them by a number that is off."""
+"""The differential test detects every mutant, most of them by wrong numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rescompile.ir.tree_contract import MalformedNetwork
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the specs of this module are."""
+    """Write the specs of the random sample and of the networks by hand, and return their folder."""
     path: Path = tmp_path_factory.mktemp("mutants")
     for seed in range(SAMPLE):
         (path / f"random_{seed}.yaml").write_text(generate(seed).text, encoding="utf-8")
@@ -31,13 +31,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def healthy(path: Path, seed: int) -> Case:
-    """A random case, made while nothing is wrong."""
+    """Return a random case, prepared without any mutation."""
     return prepared(path, seed)
 
 
 @cache
 def by_hand(path: Path, name: str) -> Case:
-    """A known network with weights of its healthy tree; what it gives was computed without the tree."""
+    """Return a known network with weights drawn for its correct tree, and expected outputs that are computed without the tree."""
     known: Known = BY_HAND[name]
     network = rescompile.elaborate(rescompile.load(path))
     x = np.random.default_rng(7).standard_normal((INPUTS, *network.input)).astype(np.float32)
@@ -46,8 +46,8 @@ def by_hand(path: Path, name: str) -> Case:
     return Case(network, weights, x, exact, (plain,))
 
 
-def complaints(case: Case, opset: int = 17) -> Iterator[str]:
-    """How a case comes out wrong, if it does: as it is, then folded."""
+def failures(case: Case, opset: int = 17) -> Iterator[str]:
+    """Yield how a case fails, if it does: as it is, then folded."""
     for options in ({}, {"fold_batchnorm": True}):
         try:
             compare(case, opset=opset, **options)
@@ -56,16 +56,16 @@ def complaints(case: Case, opset: int = 17) -> Iterator[str]:
 
 
 def caught_by_the_sample(folder: Path) -> tuple[str, Case] | None:
-    """How the first random case that comes out wrong does so, and the case."""
+    """Return how the first failing random case fails, and the case."""
     for seed in range(SAMPLE):
         case = healthy(folder / f"random_{seed}.yaml", seed)
-        for how in complaints(case, OPSETS[seed % len(OPSETS)]):
+        for how in failures(case, OPSETS[seed % len(OPSETS)]):
             return how, case
     return None
 
 
 def caught_by_hand(folder: Path) -> tuple[str, Case] | None:
-    """The same for the known networks, whose trees are made again."""
+    """Return the same for the networks by hand, elaborated again."""
     for name in BY_HAND:
         path = folder / f"{name}.yaml"
         case = by_hand(path, name)
@@ -73,14 +73,14 @@ def caught_by_hand(folder: Path) -> tuple[str, Case] | None:
             network = rescompile.elaborate(rescompile.load(path))
         except (SpecError, MalformedNetwork):
             return "build", case
-        for how in complaints(replace(case, network=network)):
+        for how in failures(replace(case, network=network)):
             return how, case
     return None
 
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_networks_by_hand(name: str, folder: Path) -> None:
-    """What a spec's text means, written down without the compiler's tree, is what the compiled file computes."""
+    """The compiled file of each network by hand computes what the spec means, written without the compiler's tree."""
     case = by_hand(folder / f"{name}.yaml", name)
     compare(case)
     compare(case, fold_batchnorm=True)
@@ -88,9 +88,9 @@ def test_networks_by_hand(name: str, folder: Path) -> None:
 
 @cache
 def outcome(name: str, folder: Path) -> str:
-    """How a mistake shows: `numbers`, or a word for a file that cannot be right. Fails if it does not.
+    """Return how a mutant shows: `numbers`, or a word for an invalid file. Fail if it does not.
 
-    Everything right is made before, and what catches the mistake must be silent again after it.
+    All cases are prepared before the mutation, and the case that detects it must pass without it.
     """
     for seed in range(SAMPLE):
         healthy(folder / f"random_{seed}.yaml", seed)
@@ -99,28 +99,28 @@ def outcome(name: str, folder: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
         {**OF_BACKENDS, **OF_THE_TREE}[name](patch)
         found = caught_by_the_sample(folder) if name in OF_BACKENDS else caught_by_hand(folder)
-    assert found is not None, f"{name} goes unnoticed"
+    assert found is not None, f"{name} is not detected"
     how, case = found
-    assert not list(complaints(case)), f"what catches {name} complains without it too"
+    assert not list(failures(case)), f"the case that detects {name} fails without it too"
     return how
 
 
 @pytest.mark.parametrize("name", OF_BACKENDS)
 @pytest.mark.slow
-def test_a_mistake_in_what_is_made_of_the_tree(name: str, folder: Path) -> None:
-    """The interpreter shares nothing with backends and passes; the small sample is enough to see it."""
+def test_mutants_of_backends_and_passes(name: str, folder: Path) -> None:
+    """Mutants of backends and passes are detected by the small sample, because the interpreter shares no code with these."""
     assert outcome(name, folder)
 
 
 @pytest.mark.parametrize("name", OF_THE_TREE)
-def test_a_mistake_in_what_makes_the_tree(name: str, folder: Path) -> None:
-    """The interpreter would believe the wrong tree; the networks by hand do not."""
+def test_mutants_of_the_elaborator(name: str, folder: Path) -> None:
+    """Mutants of the elaborator are detected by the networks by hand; the interpreter would accept the wrong tree."""
     assert outcome(name, folder)
 
 
 @pytest.mark.slow
 def test_most_mistakes_show_in_numbers(folder: Path) -> None:
-    """A file that does not load is no proof of the comparison: most mistakes give one that runs and is wrong."""
+    """Most mutants give a file that runs with wrong numbers; one that does not load would not prove the comparison."""
     outcomes = [outcome(name, folder) for name in (*OF_BACKENDS, *OF_THE_TREE)]
     assert len(outcomes) >= 24
     assert outcomes.count("numbers") > len(outcomes) * 2 / 3

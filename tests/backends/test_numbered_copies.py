@@ -1,5 +1,5 @@
-"""Parallel copies that are all of a block, as loops in generated source: equal ones, and ones whose numbers count up. Copies
-that differ by no rule are written one by one."""
+"""Parallel copies that make up a whole block are loops in generated source if they are equal or their numbers count up;
+copies that follow no rule are written one by one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ network:
 - flatten
 - fc: {linear: 10}
 """
-#: The steps of a copy, and what the loop has for it.
+#: The steps of a copy, and a part of the loop for it.
 RULES = {
     "equal": ("{conv: {channels: width / paths, kernel: 1, bias: true, bias_init: 1}}", "width // paths, 1)"),
     "kernel": ("{conv: {channels: in_channels, kernel: 3 + 2 * copy, groups: in_channels}}", "3 + 2 * index"),
@@ -49,7 +49,7 @@ RULES = {
     "several": ("[conv1: {conv: {channels: 4 * copy + 4, kernel: 1}}, bn: norm, relu, conv2: {conv: {channels: 2, kernel: 1}}]", "copy.conv1 = "),
     "list": ("[{conv: {channels: 2, kernel: 3}}, norm, relu]", "nn.Sequential("),
 }  # fmt: skip
-#: Steps whose copies do not differ by a rule, or are not lists of layers.
+#: Steps whose copies follow no rule, or are not lists of layers.
 UNRULED = {
     "table": "{conv: {channels: 'table[copy]', kernel: 1}}",
     "residual": "{residual: {branch: [conv1: {conv: {channels: in_channels, kernel: 3}}]}}",
@@ -58,7 +58,7 @@ UNRULED = {
 
 
 def network_of(branch: str, split: bool, folder: Path, merge: str = "concat") -> Network:
-    """A network of blocks with these copies."""
+    """Return a network of blocks with these copies."""
     text = SPEC.replace("BRANCH", branch).replace("SPLIT", str(split).lower()).replace("MERGE", merge)
     return elaborated(text, folder)
 
@@ -70,7 +70,7 @@ CASES = [(rule, merge) for rule in RULES for merge in ("concat", "add") if (rule
 @pytest.mark.parametrize(("rule", "merge"), CASES)
 @pytest.mark.slow_for("add")
 def test_copies_by_a_rule_are_a_loop(rule: str, merge: str, split: bool, tmp_path: Path) -> None:
-    """One class has all counts, in each style with the names and the values of the tree."""
+    """One class serves all counts, and in each style it has the names and the values of the tree."""
     branch, part = RULES[rule]
     network = network_of(branch, split, tmp_path, merge)
     text = source(network)
@@ -103,6 +103,6 @@ def test_frameworks_compute_the_same(target: str, rule: str, merge: str, tmp_pat
     weights, x = drawn(network, 2)
     with models.in_double():
         model = models.model_of(network, weights)
-        made = {path: array.shape for path, array in models.values(model).items()}
-        assert made == {place.path: place.shape for place in models.tensors.places(network)}
+        shapes = {path: array.shape for path, array in models.values(model).items()}
+        assert shapes == {place.path: place.shape for place in models.tensors.places(network)}
         agree(network, weights, x, models.in_evaluation(model, network, x))

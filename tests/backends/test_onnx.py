@@ -1,4 +1,4 @@
-"""The ONNX backend: the file is valid, says what the tree says, runs alike in every form, and is the same bytes each time."""
+"""The ONNX backend: the file is valid, matches the tree, computes the same in every form, and is reproducible byte for byte."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ every_spec = pytest.mark.parametrize("name", facts.zoo())
 
 @pytest.fixture(scope="module")
 def every_op(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    """The network above."""
+    """Return the network EVERY_OP."""
     path = tmp_path_factory.mktemp("every_op") / "every_op.yaml"
     path.write_text(EVERY_OP)
     return elaborate(load(path))
 
 
 def isolated(code: str, *arguments: str, cwd: Path | None = None, **environment: str) -> str:
-    """Run Python in a process of its own, and return what it prints."""
+    """Run Python in a separate process, and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
@@ -62,7 +62,7 @@ def isolated(code: str, *arguments: str, cwd: Path | None = None, **environment:
 
 @cache
 def structure(name: str) -> onnx.ModelProto:
-    """The model of a zoo network without its weights; the parameters are inputs then, so checks see their shapes."""
+    """Return the model of a zoo network without weights; its parameters are inputs, so that checks see their shapes."""
     return onnx.load_from_string(build(facts.network(name), "onnx", structure_only=True).to_bytes())
 
 
@@ -72,11 +72,11 @@ def structure(name: str) -> onnx.ModelProto:
 @every_spec
 @pytest.mark.sampled
 def test_checker(name: str) -> None:
-    """onnx's own checker, with its full check, on every graph."""
+    """Every graph passes the full check of onnx."""
     onnx.checker.check_model(structure(name), full_check=True)
 
 
-#: One network of each of these families: their files are checked as users get them.
+#: One network of each of these families, whose files are checked with their weights.
 FILES = (
     "resnet18", "resnext50_32x4d", "densenet121", "googlenet", "mobilenet_v1", "wrn_40_2", "highway_mnist_conv_16", "drn_c_26",
 )  # fmt: skip
@@ -87,7 +87,7 @@ FILES = (
     "resnext50_32x4d", "densenet121", "googlenet", "mobilenet_v1", "wrn_40_2", "drn_c_26", "highway_mnist_conv_16"
 )
 def test_checker_of_files(name: str) -> None:
-    """The same check on files with weights."""
+    """Files with weights pass the same check."""
     zeros = {key: np.zeros(parameter.shape, parameter.dtype) for key, parameter in parameters(facts.network(name))}
     model = build(facts.network(name), "onnx", zeros).to_bytes()
     onnx.checker.check_model(model, full_check=True)
@@ -97,8 +97,8 @@ def test_checker_of_files(name: str) -> None:
 @every_spec
 @pytest.mark.sampled
 def test_shapes(name: str) -> None:
-    """At every node, ONNX infers the shape that our tree declares: no shape is computed twice and differently. What is computed
-    from weights has their first axis in place of the batch, slopes have no batch, and a Resize loses its name."""
+    """ONNX infers the shape that the tree declares for every node. Values computed from weights have their first axis
+    in place of the batch, slopes have no batch, and a Resize loses its name."""
     network = facts.network(name)
     graph = load_backend("onnx").graph_of(network)  # type: ignore[attr-defined]
     inferred = onnx.shape_inference.infer_shapes(
@@ -111,16 +111,18 @@ def test_shapes(name: str) -> None:
         ]
         for value in (*inferred.value_info, *inferred.output)
     }
-    made = (pair for call in graph.calls for pair in ((call.output, call.shape), *call.others.items()))
+    weights = (pair for call in graph.calls for pair in ((call.output, call.shape), *call.others.items()))
     channels = {f"{path}.weight": node.output[0] for path, node in walk(network.root) if isinstance(node, Op)}
     first = {value: channels.get(value.rpartition(".")[0], "batch") for value in found}
-    assert {value: [*shape] if value.endswith(".slopes") else [first[value], *shape] for value, shape in made} == found
+    assert {
+        value: [*shape] if value.endswith(".slopes") else [first[value], *shape] for value, shape in weights
+    } == found
 
 
 @every_spec
 @pytest.mark.sampled
 def test_names(name: str) -> None:
-    """Nodes are called as the tree's ops and merges, initializers as its parameters; both once."""
+    """Nodes have the names of ops and merges in the tree, initializers those of its parameters, each once."""
     network = facts.network(name)
     graph = structure(name).graph
     computed = [(path, node) for path, node in walk(network.root, modes=("always",)) if not isinstance(node, Side)]
@@ -145,7 +147,7 @@ def test_names(name: str) -> None:
 
 
 def _post_order(network: Network) -> Iterator[str]:
-    """The names of ops and merges in the order in which they are computed."""
+    """Yield the names of ops and merges in the order in which they are computed."""
     from rescompile.ir.network import Node, Parallel, Series, children, join, scope
 
     def visit(node: Node, path: str) -> Iterator[str]:
@@ -160,7 +162,7 @@ def _post_order(network: Network) -> Iterator[str]:
 
 
 def test_file(every_op: Network) -> None:
-    """What a reader of the file is told: version, origin, the free batch, the spec with its hash; no time, no place."""
+    """The file records versions, producer, the free batch, and the spec with its hash, but neither time nor place."""
     model = onnx.load_from_string(build(every_op, "onnx").to_bytes())
     assert model.ir_version == 8
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
@@ -184,14 +186,14 @@ def _sizes(value: onnx.ValueInfoProto) -> tuple[str, list[int | str]]:
 
 
 def test_preprocessing_is_recorded() -> None:
-    """Who has only the file still knows how to prepare an image."""
+    """The file records the preprocessing of its images."""
     metadata = {entry.key: entry.value for entry in structure("resnet50").metadata_props}
     recorded = json.loads(metadata["rescompile.preprocess"])
     assert recorded == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "resize": 256, "crop": 224}
 
 
 def test_explicit_pads_and_kernels() -> None:
-    """No attribute is left to a default that viewers and converters read differently."""
+    """No attribute is left to a default that viewers and converters interpret differently."""
     for node in structure("googlenet").graph.node:
         given = {attribute.name for attribute in node.attribute}
         if node.op_type in ("Conv", "MaxPool", "AveragePool"):
@@ -201,7 +203,7 @@ def test_explicit_pads_and_kernels() -> None:
 
 @pytest.mark.parametrize("name", ["resnet50", "densenet121", "googlenet"])
 def test_namespace(name: str) -> None:
-    """Viewers group nodes by this: the scope of the node, a slash between its parts."""
+    """Nodes have their scope as `namespace`, by which viewers group them, with slashes between its parts."""
     for node in structure(name).graph.node:
         found = {entry.key: entry.value for entry in node.metadata_props}
         scope = node.name.rpartition(".")[0]
@@ -210,17 +212,17 @@ def test_namespace(name: str) -> None:
 
 @pytest.mark.parametrize("fold", [False, True])
 def test_bytes_are_those_of_protobuf(every_op: Network, fold: bool) -> None:
-    """The file is streamed, never held as a message; it must be what protobuf itself would have written."""
+    """The streamed file equals what protobuf serializes, although it is never in memory as a message."""
     for network, without in ((every_op, False), (facts.network("wrn_22_2_B313"), False), (every_op, True)):
         written = build(network, "onnx", structure_only=without, fold_batchnorm=fold).to_bytes()
         assert onnx.load_from_string(written).SerializeToString(deterministic=True) == written
 
 
-# --- it computes what the tree says -----------------------------------------------------------------------------------
+# --- outputs ----------------------------------------------------------------------------------------------------------
 
 
 def test_outputs_are_those_of_the_interpreter(every_op: Network) -> None:
-    """Every op, merge, side output, feature and survival factor, against the tree evaluated in float64."""
+    """Every op, merge, side output, feature and survival factor agrees with the interpreter in float64."""
     weights, x = random_weights(every_op), random_input(every_op)
     expected = interpret(every_op, weights, x)
     assert list(expected) != ["logits"]
@@ -232,8 +234,8 @@ def test_outputs_are_those_of_the_interpreter(every_op: Network) -> None:
 
 
 def test_float16(every_op: Network) -> None:
-    """Weights and nodes are float16, input and outputs float32, and every op computes what the tree says: 13 bits less than
-    in float32, so a bound 2^13 times as wide."""
+    """Weights and nodes are float16, inputs and outputs float32, and every op agrees with the interpreter within 2^13
+    times the float32 bound, for 13 bits less."""
     weights, x = random_weights(every_op), random_input(every_op)
     model = build(every_op, "onnx", weights, precision="fp16").to_bytes()
     onnx.checker.check_model(model, full_check=True)
@@ -257,7 +259,7 @@ def test_float16(every_op: Network) -> None:
 
 
 def test_float16_upsamples(tmp_path: Path) -> None:
-    """The factors of a Resize are float32 in any graph."""
+    """A Resize in a float16 graph keeps its factors in float32."""
     path = tmp_path / "up.yaml"
     path.write_text(
         "rescompile: 1\nname: up\ninput: [3, 4, 4]\n"
@@ -275,7 +277,7 @@ def test_float16_upsamples(tmp_path: Path) -> None:
 
 
 def test_float16_without_weights(every_op: Network) -> None:
-    """Weights that are fed are float16 too."""
+    """Without weights, the parameters are float16 inputs."""
     model = build(every_op, "onnx", structure_only=True, precision="fp16").to_bytes()
     onnx.checker.check_model(model, full_check=True)
     kinds = {entry.name: entry.type.tensor_type.elem_type for entry in onnx.load_from_string(model).graph.input}
@@ -284,7 +286,7 @@ def test_float16_without_weights(every_op: Network) -> None:
 
 
 def test_a_weight_beyond_float16_is_refused(every_op: Network, tmp_path: Path) -> None:
-    """It would be infinite; nothing is written."""
+    """A weight that would overflow in float16 is refused, and nothing is written."""
     weights = random_weights(every_op)
     weights["fc.weight"][0, 0] = 7e4
     with pytest.raises(
@@ -296,7 +298,7 @@ def test_a_weight_beyond_float16_is_refused(every_op: Network, tmp_path: Path) -
 
 @pytest.mark.parametrize(("target", "precision"), [("onnx", "bf16"), ("torch", "fp16")])
 def test_other_precisions_are_refused(target: str, precision: str, tmp_path: Path) -> None:
-    """Only ONNX files are made in another precision, and only in float16."""
+    """Only ONNX files can have another precision, and only float16."""
     done = invoke("build", "resnet18", "--target", target, "--precision", precision, "-o", tmp_path / "a")
     assert done.exit_code == 2
     assert "precision" in done.output
@@ -305,14 +307,14 @@ def test_other_precisions_are_refused(target: str, precision: str, tmp_path: Pat
 
 @pytest.mark.parametrize("opset", ["12", "29", "eighteen"])
 def test_other_opsets_are_refused(opset: str, tmp_path: Path) -> None:
-    """Not tried, so not promised."""
+    """Opsets that are not supported are refused."""
     done = invoke("build", "resnet18", "--target", "onnx", "--opset", opset, "-o", tmp_path / "a.onnx")
     assert done.exit_code == 2
     assert not list(tmp_path.iterdir())
 
 
 def test_batch_is_free(every_op: Network) -> None:
-    """Three images at once are three images one by one."""
+    """A batch of three images gives what the three images give one by one."""
     model, x = build(every_op, "onnx", random_weights(every_op)).to_bytes(), random_input(every_op, 3)
     together = ran(model, {"input": x})
     for at in range(3):
@@ -322,7 +324,7 @@ def test_batch_is_free(every_op: Network) -> None:
 
 
 def test_batch_can_be_fixed(every_op: Network) -> None:
-    """`--batch 3` writes 3 where `batch` stood, and nothing else changes."""
+    """`--batch 3` fixes the batch to 3, and changes no output."""
     weights, x = random_weights(every_op), random_input(every_op, 3)
     free = build(every_op, "onnx", weights).to_bytes()
     fixed = build(every_op, "onnx", weights, batch=3).to_bytes()
@@ -336,7 +338,7 @@ def test_batch_can_be_fixed(every_op: Network) -> None:
 
 
 def test_structure_only(every_op: Network) -> None:
-    """`--no-weights`: the parameters are inputs, in the order of the tree, and fed with weights it is the same network."""
+    """With `--no-weights`, the parameters are inputs in the order of the tree; fed with weights, the model is the same."""
     weights, x = random_weights(every_op), random_input(every_op)
     bare = build(every_op, "onnx", structure_only=True).to_bytes()
     whole = build(every_op, "onnx", weights).to_bytes()
@@ -353,14 +355,15 @@ def test_structure_only(every_op: Network) -> None:
 
 
 def test_structure_only_is_small(tmp_path: Path) -> None:
-    """138 million weights, and none of them in the file."""
+    """A file without its 138 million weights is small."""
     path = tmp_path / "vgg.onnx"
     assert invoke("build", "vgg16_bn", "--target", "onnx", "--no-weights", "-o", path).exit_code == 0
     assert path.stat().st_size < 1 << 16
 
 
-def test_survival_is_a_node_until_it_is_folded(every_op: Network) -> None:
-    """`rescale: test` is an explicit Mul by the probability; folding takes it into the weights where they are linear."""
+def test_folding_merges_survival_into_weights(every_op: Network) -> None:
+    """With `rescale: test`, survival is a Mul by the probability, which folding merges into the weights where the
+    branch is linear."""
     weights, x = random_weights(every_op), random_input(every_op)
     plain = onnx.load_from_string(build(every_op, "onnx", weights).to_bytes()).graph
     factors = {t.name: onnx.numpy_helper.to_array(t) for t in plain.initializer if "survival" in t.name}
@@ -375,7 +378,7 @@ def test_survival_is_a_node_until_it_is_folded(every_op: Network) -> None:
     assert [float(factors[node.input[1]]) for node in muls.values()] == [0.875, 0.75, 0.625, 0.5]
     folded = build(every_op, "onnx", weights, fold_batchnorm=True).to_bytes()
     kinds = [node.op_type for node in onnx.load_from_string(folded).graph.node]
-    assert "BatchNormalization" not in kinds  # each stands right after a convolution here
+    assert "BatchNormalization" not in kinds  # each directly follows a convolution here
     left = [node.name for node in onnx.load_from_string(folded).graph.node if "survival" in node.name]
     assert left == ["gated.0.gate_1.survival", "gated.1.gate_1.survival"]  # these branches end in a relu
     found = ran(folded, {"input": x})
@@ -384,7 +387,7 @@ def test_survival_is_a_node_until_it_is_folded(every_op: Network) -> None:
 
 
 def test_survival_in_training_leaves_evaluation_alone(tmp_path: Path) -> None:
-    """`rescale: train` divides in training, so evaluation has no factor."""
+    """With `rescale: train`, evaluation has no factor, because training divides by it."""
     path = tmp_path / "train.yaml"
     path.write_text(EVERY_OP.replace("rescale: test", "rescale: train"))
     network = elaborate(load(path))
@@ -396,9 +399,9 @@ def test_survival_in_training_leaves_evaluation_alone(tmp_path: Path) -> None:
     "name", ["resnet50", "wrn_22_2_B313", "densenet_bc_100_k12_cifar", "vgg16_bn", "preact_resnet200"]
 )
 def test_folding(name: str) -> None:
-    """Every norm that alone reads a convolution is folded, no other one, and what is left is called as before.
+    """Exactly the norms that are the only reader of a convolution are folded, and other parts keep their names.
 
-    Which norms those are is read off the graph before folding: who makes a value, and who uses it.
+    These norms are found in the graph before folding, by producers and readers of values.
     """
     nodes, outputs = structure(name).graph.node, structure(name).graph.output
     makers = {value: node for node in nodes for value in node.output}
@@ -424,8 +427,8 @@ def test_folding(name: str) -> None:
 @pytest.mark.parametrize("border", ["{before: 1, after: 1}", "{before: [2, 0], after: [0, 2]}"])
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_a_border_of_zeros_stays_before_a_max_pool(kernel: int, border: str, precision: str, tmp_path: Path) -> None:
-    """The padding of a max pool is minus infinity, so ONNX Runtime must not move zeros into it: of negative values, a pool at
-    the border is 0. Nor must it fail where the border is as large as the kernel."""
+    """ONNX Runtime neither moves zeros into the padding of a max pool, which is minus infinity, nor fails where the
+    border is as large as the kernel: a pool of negative values is 0 at the border."""
     path = tmp_path / "bordered.yaml"
     rows = (
         f"[{{affine: {{per: one, scale: false}}}}, {{border: {border}}}, {{maxpool: {{kernel: {kernel}, stride: 1}}}}]"
@@ -443,7 +446,7 @@ def test_a_border_of_zeros_stays_before_a_max_pool(kernel: int, border: str, pre
 
 
 def test_features(tmp_path: Path) -> None:
-    """A backbone: the maps after named stages are outputs under their names, beside `logits`, which does not change."""
+    """`features` adds the maps after named stages as outputs, and `logits` does not change."""
     path = tmp_path / "backbone.yaml"
     path.write_text(
         "rescompile: 1\nname: backbone\nextends: resnet18\nfeatures: [layer1, layer2, layer3, layer4, fc]\n"
@@ -472,13 +475,13 @@ def test_features(tmp_path: Path) -> None:
 
 
 def initializers(model: bytes) -> dict[str, Array]:
-    """The initializers of a model by name."""
+    """Return the initializers of a model by name."""
     return {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_from_string(model).graph.initializer}
 
 
 @pytest.mark.slow
 def test_same_bytes_in_every_process(tmp_path: Path) -> None:
-    """Same spec and seed, same bytes: whatever the hash seed, the number of threads, the folder, the time."""
+    """The same spec and seed give the same bytes, whatever the hash seed, number of threads, folder and time zone."""
     code = (
         "import os, sys; threads = int(sys.argv[1]); os.cpu_count = lambda: threads; sys.argv[1:] = sys.argv[2:]\n"
         "from rescompile.cli import main; main()"
@@ -495,7 +498,7 @@ def test_same_bytes_in_every_process(tmp_path: Path) -> None:
 
 
 def test_another_seed_is_another_network() -> None:
-    """Every tensor that is drawn at all is drawn anew."""
+    """Another seed changes every tensor that is drawn."""
     network = facts.network("resnet18")
     zero, one = (initializers(build(network, "onnx", seed=seed).to_bytes()) for seed in (0, 1))
     drawn = {name for name, parameter in parameters(network) if isinstance(parameter.fill, Draw)}
@@ -505,7 +508,7 @@ def test_another_seed_is_another_network() -> None:
 
 
 def test_another_block_leaves_the_others_alone() -> None:
-    """Weights belong to (seed, name), so a deeper network is the same one with more in it."""
+    """Weights depend on seed and name, so a deeper network has those of the shallower one."""
     small = initializers(build(facts.network("resnet18"), "onnx").to_bytes())
     deep = initializers(build(facts.network("resnet18", "layer1.depth=3", "layer3.depth=4"), "onnx").to_bytes())
     assert set(small) < set(deep)
@@ -513,7 +516,8 @@ def test_another_block_leaves_the_others_alone() -> None:
 
 
 def test_init_rules() -> None:
-    """He's normal distribution by the outputs (torchvision's) or the inputs (WRN's), and torch's own for linear layers."""
+    """Weights follow He's normal distribution by outputs (torchvision) or inputs (WRN), and those of linear layers
+    torch's default."""
     for name, fan in (("resnet50", "out"), ("wrn_22_2_B313", "in")):
         network = facts.network(name)
         weights, shapes = draw(network), facts.shapes(network)
@@ -526,7 +530,7 @@ def test_init_rules() -> None:
 
 
 def _is_normal(values: Array, deviation: float) -> None:
-    """Moments and quantiles within five standard errors."""
+    """Assert that moments and quantiles are within five standard errors."""
     values = np.float64(values).ravel() / deviation
     slack = 5 / math.sqrt(values.size)
     assert abs(values.mean()) < slack
@@ -537,7 +541,8 @@ def _is_normal(values: Array, deviation: float) -> None:
 
 
 def _is_uniform(values: Array, bound: float) -> None:
-    """Within the bound and up to it, and the moments of a uniform distribution within five standard errors."""
+    """Assert that values reach the bound but do not exceed it, with moments of a uniform distribution within five
+    standard errors."""
     values = np.float64(values).ravel() / bound
     slack = 5 / math.sqrt(values.size)
     assert np.abs(values).max() <= 1
@@ -548,7 +553,7 @@ def _is_uniform(values: Array, bound: float) -> None:
 
 
 def test_constants_of_init() -> None:
-    """Norms begin as the identity, the gates of a highway at its `bias_T`, and no two drawn tensors are related."""
+    """Norms start as the identity, the gates of a highway at its `bias_T`, and drawn tensors are uncorrelated."""
     weights = draw(facts.network("highway_b_cifar10_19"))
     assert set(weights["stage2.3.gate.bias"]) == {-2.0}
     assert set(weights["stage2.3.conv.bias"]) == {0.0}
@@ -561,7 +566,7 @@ def test_constants_of_init() -> None:
 
 
 def test_init_in_a_spec(tmp_path: Path) -> None:
-    """`init`, `scale_init` and `bias_init` of a word: what a spec says is what is drawn."""
+    """`init`, `scale_init` and `bias_init` in `defaults` determine what is drawn."""
     path = tmp_path / "changed.yaml"
     path.write_text(
         "rescompile: 1\nname: changed\nextends: resnet18\n"
@@ -574,25 +579,25 @@ def test_init_in_a_spec(tmp_path: Path) -> None:
     _is_uniform(weights["fc.bias"], 1 / math.sqrt(512))
 
 
-# --- weights in a file of their own -----------------------------------------------------------------------------------
+# --- external data ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def small_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the weights of a tiny network were too large for one file."""
+    """Lower the threshold, so that weights of a tiny network count as too large for one file."""
     load_backend("onnx")
     monkeypatch.setattr("rescompile.backends.onnx.file.EXTERNAL_ABOVE", 1000)
 
 
 def test_threshold() -> None:
-    """1.5 GiB: protobuf cannot hold 2 GiB, and readers need some room."""
+    """The threshold is 1.5 GiB: protobuf is limited to 2 GiB, and readers need some margin."""
     load_backend("onnx")
     assert sys.modules["rescompile.backends.onnx.file"].EXTERNAL_ABOVE == 1.5 * 2**30
 
 
 @pytest.mark.usefixtures("small_threshold")
 def test_external_data(every_op: Network, tmp_path: Path) -> None:
-    """The pair is the same network as the one file, to the bit; each tensor stands on pages of its own."""
+    """A model with external data has the same weights and outputs, and each tensor starts on a page boundary."""
     weights, x = random_weights(every_op), random_input(every_op)
     path = tmp_path / "model.onnx"
     artifact = build(every_op, "onnx", weights)
@@ -619,7 +624,7 @@ def test_external_data(every_op: Network, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_threshold")
 def test_pair_moves_together(every_op: Network, tmp_path: Path) -> None:
-    """A pair in another folder still finds itself: the location is a plain file name."""
+    """A pair works in another folder, because the location is a plain file name."""
     before = build(every_op, "onnx").write(tmp_path / "model.onnx")
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -630,8 +635,10 @@ def test_pair_moves_together(every_op: Network, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_threshold")
 @pytest.mark.parametrize("failing", [0, 1])
-def test_pair_is_never_torn(every_op: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
-    """Whichever file cannot be put in its place, the model that stands there has its own weights: the old or the new ones."""
+def test_pair_is_replaced_as_a_whole(
+    every_op: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Whichever file cannot be replaced, the model at the path keeps its own weights, the old or the new ones."""
     path, x = tmp_path / "model.onnx", random_input(every_op)
     build(every_op, "onnx", seed=0).write(path)
     old = ran(path, {"input": x})["logits"]
@@ -655,7 +662,7 @@ def test_pair_is_never_torn(every_op: Network, tmp_path: Path, monkeypatch: pyte
     assert not [left.name for left in tmp_path.iterdir() if left.name.startswith(".")]
     written = build(every_op, "onnx", seed=1).write(path)
     assert relative_rmse(ran(path, {"input": x})["logits"], new) < FLOAT32_BOUND
-    assert set(tmp_path.iterdir()) == set(written)  # the old weights are gone with the model that used them
+    assert set(tmp_path.iterdir()) == set(written)  # the old weights are removed with their model
 
 
 def _in_one_file(network: Network, seed: int) -> bytes:
@@ -664,12 +671,12 @@ def _in_one_file(network: Network, seed: int) -> bytes:
         return build(network, "onnx", seed=seed).to_bytes()
 
 
-# --- whose file it is, and what it says of its origin -----------------------------------------------------------------
+# --- checksum trailer and extract -------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("small_threshold")
-def test_seal(every_op: Network, tmp_path: Path) -> None:
-    """Ours until somebody changes it; then, or if it never was ours, only --force overwrites it."""
+def test_checksum_trailer(every_op: Network, tmp_path: Path) -> None:
+    """A file counts as ours until it changes; a changed or foreign one is overwritten only with --force."""
     data, path = build(every_op, "onnx").write(tmp_path / "model.onnx")
     assert checksum.state(tmp_path / "nothing.onnx") == "absent"
     for file in (path, data):
@@ -692,7 +699,7 @@ def test_seal(every_op: Network, tmp_path: Path) -> None:
 
 
 def test_a_model_saved_by_onnx_is_edited(every_op: Network, tmp_path: Path) -> None:
-    """A tool that reads our model and writes it with a change has made it its own."""
+    """A model that another tool changes and saves no longer counts as ours."""
     (path,) = build(every_op, "onnx").write(tmp_path / "model.onnx")
     model = onnx.load(str(path))
     model.graph.node[0].name = "renamed"
@@ -704,13 +711,13 @@ def test_a_model_saved_by_onnx_is_edited(every_op: Network, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["resnet101", "wrn_22_2_B313", "googlenet"])
 @pytest.mark.slow
 def test_extract_and_build_again(name: str, passes: list[str], tmp_path: Path) -> None:
-    """The spec in the file, with the passes it tells of, builds the same bytes."""
+    """The spec in the file, built with the passes that `extract` reports, gives the same bytes."""
     first, again, spec = tmp_path / "first.onnx", tmp_path / "again.onnx", tmp_path / "spec.yaml"
     settings = ["--set", "parameters.classes=10", "--set", "input=[3, 64, 64]"]
     assert invoke("build", name, "--target", "onnx", "-o", first, *settings, *passes).exit_code == 0
-    told = invoke("extract", first, "-o", spec)
-    assert told.exit_code == 0
-    recorded = [word for word in told.stderr.split() if word.startswith("--")]
+    extracted = invoke("extract", first, "-o", spec)
+    assert extracted.exit_code == 0
+    recorded = [word for word in extracted.stderr.split() if word.startswith("--")]
     assert recorded == passes
     assert invoke("build", spec, "--target", "onnx", "-o", again, *recorded).exit_code == 0
     assert again.read_bytes() == first.read_bytes()
@@ -720,7 +727,7 @@ def test_extract_and_build_again(name: str, passes: list[str], tmp_path: Path) -
 
 
 def safetensors(path: Path, tensors: dict[str, Array], kind: str = "F32") -> Path:
-    """A safetensors file, written by hand from the format's description: no library rounds or renames anything."""
+    """Write a safetensors file by hand from the format's description, so that no library rounds or renames anything."""
     header, blobs, at = {}, [], 0
     for name, values in tensors.items():
         if values.dtype == np.int64:
@@ -738,7 +745,7 @@ def safetensors(path: Path, tensors: dict[str, Array], kind: str = "F32") -> Pat
 
 
 def stored(values: Array, kind: str) -> Array:
-    """What a value is after it was stored in a format."""
+    """Return a value after storage in a format."""
     if kind == "BF16":
         return (values.view(np.uint32) & 0xFFFF0000).view(np.float32)
     return values.astype(np.float16).astype(np.float32) if kind == "F16" else values
@@ -746,7 +753,7 @@ def stored(values: Array, kind: str) -> Array:
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 def test_weights_of_every_width(kind: str, tmp_path: Path) -> None:
-    """Lesser floating-point formats are widened, exactly: every value of theirs is a float32."""
+    """Narrower floating-point formats are widened to float32 exactly."""
     network = facts.network("wrn_22_2_B313")
     weights = random_weights(network)
     path, model = safetensors(tmp_path / "w.safetensors", weights, kind), tmp_path / "m.onnx"
@@ -761,7 +768,7 @@ def test_weights_of_every_width(kind: str, tmp_path: Path) -> None:
 
 
 def test_weights_of_safetensors_itself(tmp_path: Path) -> None:
-    """A file of the library that everybody writes with, and counters may be missing: many converters drop them."""
+    """A file of the safetensors library is accepted, also without the counters that many converters drop."""
     from safetensors.numpy import save_file
 
     network = facts.network("wrn_22_2_B313")
@@ -772,7 +779,7 @@ def test_weights_of_safetensors_itself(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
-    """One table of everything that is wrong, exit code 1, and nothing is written."""
+    """Weights that do not fit are one table with all differences and exit code 1, and nothing is written."""
     weights = random_weights(facts.network("wrn_22_2_B313"))
     weights["group1.block0.conv0.weights"] = weights.pop("group1.block0.conv0.weight")
     weights["fc.weight"] = weights["fc.weight"][:7]
@@ -795,7 +802,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_weights_too_wide(tmp_path: Path) -> None:
-    """float64 would be rounded, and nothing is silently rounded."""
+    """float64 weights are refused, because nothing is rounded silently."""
     path = safetensors(tmp_path / "w.safetensors", random_weights(facts.network("wrn_22_2_B313")), "F64")
     done = invoke("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
     assert done.exit_code == 1
@@ -803,8 +810,8 @@ def test_weights_too_wide(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors", struct.pack("<Q", 1 << 60) + b"{}"])
-def test_weights_that_are_no_safetensors(content: bytes, tmp_path: Path) -> None:
-    """A wrong file is wrong usage; the message names it."""
+def test_weights_that_are_not_safetensors(content: bytes, tmp_path: Path) -> None:
+    """An invalid file is a usage error that names it."""
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     done = invoke("build", "resnet18", "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
@@ -813,7 +820,7 @@ def test_weights_that_are_no_safetensors(content: bytes, tmp_path: Path) -> None
 
 
 def test_weights_from_memory_must_fit() -> None:
-    """The Python API refuses what the command line refuses, with all of it in one message."""
+    """The Python API refuses weights that do not fit, as the command line does."""
     network = facts.network("wrn_22_2_B313")
     weights = random_weights(network)
     del weights["fc.bias"]
@@ -825,7 +832,7 @@ def test_weights_from_memory_must_fit() -> None:
 
 
 def test_no_framework_is_imported(tmp_path: Path) -> None:
-    """The graph is written directly: a build loads no framework and no runtime, even where they are installed."""
+    """A build of ONNX imports no framework and no runtime, even where they are installed."""
     code = (
         "import sys\n"
         "from rescompile.cli import app\n"

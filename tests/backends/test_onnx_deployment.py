@@ -1,4 +1,4 @@
-"""Files for those who deploy without preprocessing: --normalize, --input uint8 and --softmax."""
+"""ONNX files for deployment without preprocessing: --normalize, --input uint8 and --softmax."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def built(name: str, *options: str, **changes: Any) -> Any:
 
 
 def top(model: str) -> dict[int, float]:
-    """The probability of each class of the image."""
+    """Return the probability of each class of the image."""
     how = ["--preprocess", "crop=8,9"]
     (entry,) = json.loads(invoke("run", model, "--image", "image.png", "--json", *how).stdout)["images"]
     return {row["class"]: row["probability"] for row in entry["top"]}
@@ -71,7 +71,7 @@ def top(model: str) -> dict[int, float]:
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 @pytest.mark.parametrize("options", FORMS, ids=" ".join)
-def test_every_form_gives_the_same_classes(options: list[str], order: str) -> None:
+def test_every_form_gives_the_same_probabilities(options: list[str], order: str) -> None:
     preprocess = {**SPEC["preprocess"], "channel_order": order}
     built("plain.onnx", preprocess=preprocess)
     built("small.onnx", *options, preprocess=preprocess)
@@ -81,7 +81,7 @@ def test_every_form_gives_the_same_classes(options: list[str], order: str) -> No
 
 @pytest.mark.parametrize("options", FORMS, ids=" ".join)
 def test_build_reports_the_input_and_the_outputs_of_the_file(options: list[str]) -> None:
-    """The names, shapes and types of the graph, which are not those of the network."""
+    """`build --json` reports the names, shapes and types of the graph, which differ from those of the network."""
     built("small.onnx")
     command = ("build", "./small.yaml", "-t", "onnx", "-o", "small.onnx", "--json", *options)
     data = json.loads(invoke(*command).stdout)
@@ -100,8 +100,8 @@ def test_build_reports_the_input_and_the_outputs_of_the_file(options: list[str])
 @pytest.mark.parametrize("options", FORMS[1:], ids=" ".join)
 def test_extract_and_build_give_the_same_bytes(options: list[str]) -> None:
     built("small.onnx", *options)
-    said = invoke("extract", "small.onnx", "-o", "again.yaml").stderr
-    again = said[said.index("built with") :].splitlines()[0].split()[2:]
+    stderr = invoke("extract", "small.onnx", "-o", "again.yaml").stderr
+    again = stderr[stderr.index("built with") :].splitlines()[0].split()[2:]
     invoke("build", "./again.yaml", "-t", "onnx", "-o", "again.onnx", *again)
     assert Path("again.onnx").read_bytes() == Path("small.onnx").read_bytes()
 
@@ -109,8 +109,8 @@ def test_extract_and_build_give_the_same_bytes(options: list[str]) -> None:
 @pytest.mark.parametrize(
     ("kind", "shape"), [("uint8", (1, 3, 8, 9)), ("uint8-nhwc", (1, 8, 9, 3)), ("float", (1, 3, 8, 9))]
 )
-def test_the_graph_prepares_as_images_are_prepared(kind: str, shape: tuple[int, ...]) -> None:
-    """To the last bit: the nodes are the steps of torchvision."""
+def test_the_graph_preprocesses_as_torchvision(kind: str, shape: tuple[int, ...]) -> None:
+    """The nodes normalise bytes to the same bits as torchvision's steps."""
     built("plain.onnx")
     built("small.onnx", "--input", kind, "--normalize")
     session = onnxruntime.InferenceSession("small.onnx", providers=["CPUExecutionProvider"])
@@ -124,14 +124,14 @@ def test_the_graph_prepares_as_images_are_prepared(kind: str, shape: tuple[int, 
     )
 
 
-def test_seeded_input_is_bytes() -> None:
+def test_run_feeds_bytes() -> None:
     for options in (["--input", "uint8"], ["--input", "uint8-nhwc", "--dynamic", "height,width"]):
         built("small.onnx", *options)
         assert "CPUExecutionProvider" in invoke("run", "small.onnx", "--repeats", "1").stdout
 
 
-def test_evaluate_takes_inputs_of_the_network() -> None:
-    """What `verify` compares: pixels that give these inputs."""
+def test_evaluate_accepts_inputs_of_the_network() -> None:
+    """`evaluate`, which `verify` calls, converts inputs of the network to the pixels that give them."""
     import rescompile
     from rescompile import backend
     from rescompile.ir.interpreter import interpret
@@ -151,7 +151,7 @@ def test_evaluate_takes_inputs_of_the_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "changes", "told"),
+    ("options", "changes", "message"),
     [
         (["--normalize"], {"preprocess": None}, "does not record mean and std"),
         (["--input", "uint8"], {"preprocess": None}, "does not record mean and std"),
@@ -159,22 +159,22 @@ def test_evaluate_takes_inputs_of_the_network() -> None:
         (["--input", "int8"], {}, "input must be float, uint8 or uint8-nhwc, not 'int8'"),
         (["--softmax"], {"network": [*SPEC["network"], "sigmoid"]}, "ends in a sigmoid already"),
         *(
-            ([flag, *more, "--precision", precision], {}, told.format(flag))
+            ([flag, *more, "--precision", precision], {}, message.format(flag))
             for flag, more in (
                 ("--normalize", []),
                 ("--softmax", []),
                 ("--input", ["uint8"]),
                 ("--input", ["uint8-nhwc"]),
             )
-            for precision, told in (
+            for precision, message in (
                 ("int8", "error[E0802]: {} and --precision int8 cannot be used together"),
                 ("bf16", "not 'bf16'"),
             )
         ),
     ],
 )
-def test_what_cannot_be(options: list[str], changes: dict[str, Any], told: str) -> None:
+def test_invalid_combinations_are_refused(options: list[str], changes: dict[str, Any], message: str) -> None:
     document = {key: value for key, value in {**SPEC, **changes}.items() if value is not None}
     Path("small.yaml").write_text(json.dumps(document), "utf-8")
-    assert told in invoke("build", "./small.yaml", "-t", "onnx", "-o", "x.onnx", *options, code=2).stderr
+    assert message in invoke("build", "./small.yaml", "-t", "onnx", "-o", "x.onnx", *options, code=2).stderr
     assert not Path("x.onnx").exists()

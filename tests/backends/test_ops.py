@@ -1,4 +1,4 @@
-"""Every op in every target, over a grid of its attributes, against the interpreter; alone, and in a numbered list."""
+"""Every op in every target, over a grid of its attributes, compared with the interpreter; alone and in a numbered list."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rescompile.ir.ops import KINDS, Border, ConvTranspose, Dropout, Kind, MaxPo
 from rescompile.ir.window_evaluation import Array
 from rescompile.weights import Weights
 
-#: Cases of each op and variant: the grid of a convolution alone has thousands. Models of Keras take longest to build.
+#: Cases per op and variant: the grid of a convolution alone has thousands. Keras models take longest to build.
 SAMPLE = 6
 SAMPLES = {"keras": 2}
 Outputs = Callable[[Network, dict[str, Array], Array], Array]
@@ -93,10 +93,10 @@ def by_mlx(net: Network, weights: dict[str, Array], x: Array) -> Array:
     return found
 
 
-#: How outputs are made, and the largest error of a single op relative to its largest value: a few roundings in float32, and in
-#: float64.
+#: How outputs are computed, and the largest error of a single op relative to its largest value: a few roundings in
+#: float32 or float64.
 TARGETS: dict[str, tuple[Outputs, float]] = {
-    # Those from which on an operator has another form, and the last that ONNX Runtime 1.31 runs.
+    # The opsets at which an operator changes, and the last that ONNX Runtime 1.31 runs.
     **{f"onnx, opset {opset}": (by_onnx(opset), 4e-6) for opset in (13, 14, 15, 17, 18, 21, 26)},
     "torch": (by_torch, 1e-13),
     "flax": (by_flax, 1e-13),
@@ -106,7 +106,7 @@ TARGETS: dict[str, tuple[Outputs, float]] = {
 
 
 def cases(word: str, sample: int) -> list[tuple[Kind, Shape]]:
-    """A sample of the cases of an op, so many of each of its variants."""
+    """Return a sample of the cases of an op, up to about this many of each variant and rank."""
     variants: dict[Any, list[tuple[Kind, Shape]]] = {}
     for kind, shape in CASES:
         if kind.word == word:
@@ -115,11 +115,11 @@ def cases(word: str, sample: int) -> list[tuple[Kind, Shape]]:
 
 
 def _is_refused(target: str, kind: Kind) -> bool:
-    """Whether a target refuses an op by name."""
+    """Return whether a target refuses an op by name."""
     match target, kind:
-        case "keras", ConvTranspose():  # in groups, or with stride and dilation
+        case "keras", ConvTranspose():  # with groups, or with stride and dilation
             return kind.groups > 1 or (max(kind.stride) > 1 and max(kind.dilation) > 1)
-        case "mlx", ConvTranspose():  # that removes more than one step of the kernel adds
+        case "mlx", ConvTranspose():  # with padding beyond one kernel step at a stride
             sizes = zip(kind.kernel, kind.stride, kind.padding, kind.dilation, strict=True)
             return any(s > 1 and p > d * (k - 1) for k, s, p, d in sizes)
         case "mlx", Norm():
@@ -129,8 +129,8 @@ def _is_refused(target: str, kind: Kind) -> bool:
     return False
 
 
-#: Flax compiles each case, Keras and MLX build a model for each, which takes a minute in all; of ONNX, the first and the last
-#: opset.
+#: The slow targets take a minute in all, because Flax compiles and Keras and MLX build a model per case; of ONNX, the
+#: first and the last opset are quick.
 QUICK = ("onnx, opset 13", "onnx, opset 26", "torch")
 EACH = [pytest.param(target, marks=[] if target in QUICK else [pytest.mark.slow]) for target in TARGETS]
 
@@ -157,7 +157,8 @@ def test_op_agrees_with_the_interpreter(word: str, target: str) -> None:
 
 @pytest.mark.parametrize("target", EACH)
 def test_a_border_of_zeros_before_a_max_pool(target: str) -> None:
-    """Where all is negative, the zeros win; ONNX Runtime makes a Pad by 0 the padding of the pool, which never wins."""
+    """The zeros of a border win where all values are negative; ONNX Runtime would turn a Pad into the padding of the
+    pool, which never wins."""
     outputs, bound = TARGETS[target]
     shape = (2, 8, 8)
     net = network(series(shape, a("0", Border((1, 1), (1, 1))), a("1", MaxPool((3, 3), (2, 2))), name="list"))

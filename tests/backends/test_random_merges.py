@@ -1,4 +1,5 @@
-"""`merge: mean` and `merge: shake`: the mean in evaluation, random shares in training, and others for gradients (Gastaldi 2017)."""
+"""`merge: mean` and `merge: shake`: the mean in evaluation, random shares in training, and independent ones for
+gradients (Gastaldi 2017)."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ def elaborated(text: str, folder: Path) -> Network:
 @pytest.mark.parametrize("target", ["onnx", "torch", "flax", "keras", "mlx"])
 @pytest.mark.slow_for("keras", "flax")
 def test_evaluation_is_the_mean(target: str, tmp_path: Path) -> None:
-    """In every target, and a path goes through each branch."""
+    """Every target evaluates the mean of the branches, and each branch counts as a path."""
     if lacking := backend.missing(target, evaluation=True):
         pytest.skip(f"not installed: {lacking}")
     network = elaborated(UNITS, tmp_path)
@@ -65,7 +66,7 @@ def test_evaluation_is_the_mean(target: str, tmp_path: Path) -> None:
 
 
 def shares(text: str, folder: Path, batch: int, branches: int) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of share_i 2^-i for each sample of a step of training, and its gradients' shares [batch, branches]."""
+    """Return sum(share_i 2^-i) of each sample in a training step, and the shares of its gradients [batch, branches]."""
     network = elaborated(
         f"network:\n  - parallel: {{merge: shake{text}, branches: [{', '.join(['identity'] * branches)}]}}\n", folder
     )
@@ -84,12 +85,13 @@ def shares(text: str, folder: Path, batch: int, branches: int) -> tuple[np.ndarr
 
 @pytest.mark.parametrize("branches", [2, 3])
 def test_shares_are_convex_and_independent(branches: int, tmp_path: Path) -> None:
-    """For each sample: gradients' shares add up to 1 and are uniform on their simplex; the values' shares are others, drawn likewise."""
+    """Shares of gradients add up to 1 and are uniform on the simplex, for each sample; shares of values are distributed
+    alike and independent."""
     count = 20_000
     values, gradients = shares("", tmp_path, count, branches)
     assert np.allclose(gradients.sum(1), 1)
     assert gradients.min() >= 0
-    # Of a flat Dirichlet distribution: mean 1/n, variance (n - 1) / (n^2 (n + 1)); five standard errors.
+    # A flat Dirichlet distribution: mean 1/n, variance (n - 1) / (n^2 (n + 1)); five standard errors.
     mean, variance = 1 / branches, (branches - 1) / branches**2 / (branches + 1)
     assert np.abs(gradients.mean(0) - mean).max() < 5 * np.sqrt(variance / count)
     assert np.abs(gradients.var(0) / variance - 1).max() < 0.05
@@ -104,14 +106,14 @@ def test_shares_are_convex_and_independent(branches: int, tmp_path: Path) -> Non
 
 
 def test_a_batch_has_one_draw(tmp_path: Path) -> None:
-    """All samples have the same shares with `unit: batch`."""
+    """With `unit: batch`, all samples have the same shares."""
     values, gradients = shares(", unit: batch", tmp_path, 7, 2)
     assert len(set(values)) == len({tuple(each) for each in gradients}) == 1
     assert values[0] != gradients[0] @ [1, 0.5]
 
 
-def test_a_module_trains_and_its_mean_is_that_of_evaluation(tmp_path: Path) -> None:
-    """The mean over many draws of training is the value of evaluation, where nothing else is random."""
+def test_the_mean_of_training_is_that_of_evaluation(tmp_path: Path) -> None:
+    """The mean over many draws in training equals evaluation, where nothing else is random; the module can be scripted."""
     network = elaborated(
         "network:\n  - parallel: {merge: shake, branches: [conv1: {conv: {channels: 3, kernel: 1}}, conv2: {conv: {channels: 3, kernel: 1}}]}\n",
         tmp_path,
@@ -128,8 +130,8 @@ def test_a_module_trains_and_its_mean_is_that_of_evaluation(tmp_path: Path) -> N
     assert torch.allclose(scripted(x[:2]), module(x[:2]))
 
 
-def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A unit where nothing is drawn, the training form of ONNX, and frameworks without it."""
+def test_unsupported_random_merges_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit without random shares, the training form of ONNX, and dialects without `shake` are refused."""
     with pytest.raises(SpecError) as wrong:
         elaborated("network:\n  - parallel: {merge: add, unit: batch, branches: [identity, act]}\n", tmp_path)
     assert wrong.value.diagnostics[0].code == "E0104"

@@ -1,4 +1,4 @@
-"""Records of an artifact's origin in files from strangers: a coded error, bounded memory, nothing executed, no traceback."""
+"""Records of origin in untrusted files: an error with a code, bounded memory, no code execution, no traceback."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ torch = pytest.importorskip("torch", reason="the target torch reads .pt2 files")
 
 
 def command(*arguments: object) -> Result:
-    """Run the command; a traceback is a failure of the test."""
+    """Run the command; a traceback fails the test."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.output
     return done
 
 
 def archive_with(record: bytes, path: Path, method: int) -> Path:
-    """An archive with a record of the origin, compressed by a method of zipfile."""
+    """Write an archive with a record of origin, compressed by a method of zipfile, and return its path."""
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("archive/extra/rescompile.json", record)
     return path
@@ -42,14 +42,14 @@ RECORD = {
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_a_record_in_another_compression(method: int, tmp_path: Path) -> None:
-    """Refused: zipfile does not bound what a block of these unpacks to."""
+    """Such a record is refused, because zipfile does not bound the size to which these methods unpack."""
     done = command("extract", archive_with(b"{}", tmp_path / "net.pt2", method))
     assert (done.exit_code, done.stdout) == (2, "")
     assert "its record is compressed by another method than deflate" in done.stderr
 
 
 def test_a_record_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
-    """Refused by its stated size; one that states less is read up to that."""
+    """A record is refused by its stated size; where it states less, no more is read."""
     path = tmp_path / "net.pt2"
     size = (64 << 20).to_bytes(4, "little")
     archive_with(b"0" * (64 << 20), path, zipfile.ZIP_DEFLATED)
@@ -69,14 +69,14 @@ def test_a_record_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
 
 
 def test_damaged_archives(tmp_path: Path) -> None:
-    """An archive of which a byte was changed, or that was cut off, gives the spec or an error."""
+    """`extract` of an archive with a changed byte, or truncated, returns the spec or an error."""
     path = archive_with(json.dumps(RECORD).encode(), tmp_path / "net.pt2", zipfile.ZIP_DEFLATED)
     assert command("extract", path).stdout == RECORD["text"]
     damage(path, RECORD["text"], range(0, len(path.read_bytes()), 2))
 
 
 def test_damaged_models(tmp_path: Path) -> None:
-    """The same of an ONNX file; its metadata are at its end."""
+    """`extract` of a damaged ONNX file returns the spec or an error; its metadata are at the end."""
     path = tmp_path / "net.onnx"
     rescompile.build("resnet20_cifar", "onnx", structure_only=True).write(path)
     size = len(path.read_bytes())
@@ -85,7 +85,7 @@ def test_damaged_models(tmp_path: Path) -> None:
 
 
 def damage(path: Path, spec: str, places: Iterable[int]) -> None:
-    """Change each of some bytes of a file, and cut the file off there; `extract` gives this spec or an error."""
+    """Change each of some bytes, and truncate the file there; assert that `extract` returns this spec or an error."""
     whole, rng = path.read_bytes(), random.Random(0)
     for at in places:
         for damaged in (whole[:at] + bytes([whole[at] ^ rng.randint(1, 255)]) + whole[at + 1 :], whole[:at]):
@@ -95,8 +95,8 @@ def damage(path: Path, spec: str, places: Iterable[int]) -> None:
             assert done.stdout == (spec if done.exit_code == 0 else "")
 
 
-def test_a_model_with_a_huge_field_or_too_many(tmp_path: Path) -> None:
-    """Each is refused before it takes memory or time."""
+def test_huge_fields_and_too_many_fields(tmp_path: Path) -> None:
+    """A huge field, and too many fields, are refused before they take memory or time."""
     path = tmp_path / "net.onnx"
     huge = (protobuf.data(14, protobuf.text(1, "k") + protobuf.data(2, bytes(17 << 20))), "a text has more than")
     for text, message in (huge, (b"\x08\x01" * 1_100_000, "a message has more than 1,048,576 fields")):
@@ -106,8 +106,8 @@ def test_a_model_with_a_huge_field_or_too_many(tmp_path: Path) -> None:
         assert message in done.stderr
 
 
-def test_a_recipe_without_a_precision(tmp_path: Path) -> None:
-    """Only a record that somebody wrote has one, and the words that it holds are safe to give to a shell."""
+def test_options_of_a_record_are_quoted(tmp_path: Path) -> None:
+    """Words of a record, which somebody may have edited, are quoted for the shell."""
     path = archive_with(json.dumps(RECORD).encode(), tmp_path / "net.pt2", zipfile.ZIP_STORED)
     done = command("extract", path)
     assert done.exit_code == 0, done.output

@@ -1,5 +1,5 @@
-"""Rows of copies in a class whose instances have rows of different lengths: the copies of other classes among them keep their
-names, which are the positions or those of `members`."""
+"""Rows of copies in a class whose instances have rows of different lengths: copies of another class among them keep
+their names, by position or by `members`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from sources import agree, compare, drawn, elaborated, source
 from rescompile.codegen.lowering import STYLES
 from rescompile.ir.network import Network
 
-#: Where the copies of the other class are; in one row they follow a stage, or are followed by one, whose length differs.
+#: Positions of the copies of the other class; in one row they follow a stage, or are followed by one, whose length
+#: differs.
 WHERE = {
     "last": "index == depth - 1",
     "last_two": "index >= depth - 2",
@@ -43,7 +44,7 @@ NETWORK = "- NAME: {block: row_NAME, count: 6}\n- longer_NAME: {block: row_NAME,
 
 
 def network_of(members: str, kept: bool, folder: Path) -> Network:
-    """A network with all rows, whose units add the input of the row if it is kept for them."""
+    """Return a network with all rows; if `kept`, their units add the stored input of the row."""
     shortcut = "shortcut: {use: y}" if kept else "shortcut: identity"
     head = ["values: [y]"] * kept + [f"members: {members}"] * bool(members)
     blocks = BLOCKS.replace("    HEAD\n", "".join(f"    {line}\n" for line in head)).replace("SHORTCUT", shortcut)
@@ -62,7 +63,7 @@ CASES = [(members, kept) for members in ("", "unit{index + 1}") for kept in (Fal
 
 @pytest.mark.parametrize(("members", "kept"), CASES)
 def test_copies_keep_their_names(members: str, kept: bool, tmp_path: Path) -> None:
-    """Numbered rows of any length share a class; those whose single copies have other names have one each."""
+    """Numbered rows of any length share a class; rows whose single copies get different names by `members` have a class each."""
     network = network_of(members, kept, tmp_path)
     found = re.findall(r"^class (Row[A-Z]\w+)\(", source(network), re.MULTILINE)
     assert (len(found) == len(WHERE)) == (not members)
@@ -80,6 +81,6 @@ def test_frameworks_keep_the_names(target: str, members: str, kept: bool, tmp_pa
     weights, x = drawn(network, 1)
     with models.in_double():
         model = models.model_of(network, weights)
-        made = {path: array.shape for path, array in models.values(model).items()}
-        assert made == {place.path: place.shape for place in models.tensors.places(network)}
+        shapes = {path: array.shape for path, array in models.values(model).items()}
+        assert shapes == {place.path: place.shape for place in models.tensors.places(network)}
         agree(network, weights, x, models.in_evaluation(model, network, x))

@@ -1,6 +1,6 @@
-"""What the text that `--target source` writes computes; the tests of `test_source_*` are about all else.
+"""The numbers that `--target source` computes; the modules `test_source_*` cover everything else.
 
-The oracle of its numbers is the interpreter of the tree, both in float64, so that they agree to rounding. The random specs
+The reference is the interpreter of the tree, both in float64, so that they agree up to rounding. The random specs
 are those of `test_differential`. More of them, and larger networks of the zoo:
 
     RESCOMPILE_RANDOM=1000 RESCOMPILE_PARAMETERS=30e6 RESCOMPILE_MACS=20e9 pytest tests/backends/test_source.py
@@ -43,13 +43,13 @@ from rescompile.passes import apply
 from rescompile.weights import from_arrays
 
 Array = NDArray[Any]
-#: Networks of the zoo with more parameters or multiply-adds are left to a longer run where numbers are compared.
+#: Networks of the zoo above these limits are compared in a longer run only.
 PARAMETERS = float(os.environ.get("RESCOMPILE_PARAMETERS", "3e6"))
 MACS = float(os.environ.get("RESCOMPILE_MACS", "0.3e9"))
 
 
 def variants(network: Network, weights: dict[str, Array], seed: int) -> Iterator[tuple[Network, Any]]:
-    """The network as a pass leaves it, with no hint left, and with hints that are no longer true."""
+    """Yield the network as it is, after a pass, without hints, and with hints that are no longer true."""
     yield network, weights
     yield apply(network, from_arrays(weights, network), {"fold_batchnorm": True})
     yield without_hints(network), weights
@@ -63,7 +63,7 @@ _compared: list[Series] = []
 
 
 def light() -> list[str]:
-    """The networks of the zoo whose numbers are compared."""
+    """Return the networks of the zoo whose numbers are compared."""
     sizes = {name: facts.size(name) for name in facts.zoo()}
     return [name for name, (parameters, macs, _) in sizes.items() if parameters <= PARAMETERS and macs <= MACS]
 
@@ -71,15 +71,15 @@ def light() -> list[str]:
 @pytest.mark.parametrize("name", light())
 @pytest.mark.sampled(one_in=2)
 def test_network_of_the_zoo(name: str) -> None:
-    """The module equals the interpreter, with hints that are true, false or missing."""
+    """The module computes what the interpreter computes, with hints that are true, false or missing."""
     network = shallow(name)
     if any(network.root == other for other in _compared):
-        return  # networks that differ in their depth alone are one network here
+        return  # networks that differ only in depth are one network here
     _compared.append(network.root)
     seed = facts.zoo().index(name)
     weights, x = drawn(network, seed, batch=2)
-    for variant, own in variants(network, weights, seed):
-        compare(variant, own, x)
+    for variant, variant_weights in variants(network, weights, seed):
+        compare(variant, variant_weights, x)
 
 
 RANDOM = [(2, seed, 10) for seed in seeds()] + [(axes, seed, 3) for axes in (1, 3) for seed in range(20)]
@@ -90,13 +90,13 @@ RANDOM = [(2, seed, 10) for seed in seeds()] + [(axes, seed, 3) for axes in (1, 
     [pytest.param(n, seed, marks=[pytest.mark.slow] if seed >= quick else []) for n, seed, quick in RANDOM],
 )
 def test_random_network(axes: int, seed: int, tmp_path: Path) -> None:
-    """The same for whatever a spec may say, in every style."""
+    """Random networks compute what the interpreter computes, in every style."""
     network = elaborated(generate(seed, axes=axes).text, tmp_path)
     weights, x = drawn(network, seed)
     for style in STYLES[1:]:
         compare(network, weights, x, style)
-    for variant, own in variants(network, weights, seed):
-        compare(variant, own, x)
+    for variant, variant_weights in variants(network, weights, seed):
+        compare(variant, variant_weights, x)
 
 
 UNEVEN = """
@@ -122,7 +122,7 @@ survival: {schedule: {each: [0.5, 0.5, 0.5, 0.9]}, unit: sample, rescale: test}
 
 
 def test_copies_that_differ_in_one_instance(tmp_path: Path) -> None:
-    """The copies of the second unit are no bundle, since they survive with other probabilities; those of the first are one."""
+    """Copies that survive with unequal probabilities are not bundled, while those of another instance are."""
     network = elaborated(UNEVEN, tmp_path)
     weights, x = drawn(network, 0)
     compare(network, weights, x, style="flat")
@@ -160,8 +160,8 @@ FOLLOWERS = {
 @pytest.mark.parametrize("follower", FOLLOWERS)
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("mode", ["always", "training", "never"])
-def test_side_branch_takes_no_variable_of_what_follows(mode: str, body: str, follower: str, tmp_path: Path) -> None:
-    """Variables that a side branch let go are not let go again by the branches of a merge behind it."""
+def test_variables_of_a_side_branch_are_released_once(mode: str, body: str, follower: str, tmp_path: Path) -> None:
+    """Variables that a side branch releases are not released again by the branches of a merge after it."""
     text = f"""
 rescompile: 1
 name: tapped
@@ -192,17 +192,17 @@ network:
 """
 
 
-def test_a_part_whose_only_name_is_a_number(tmp_path: Path) -> None:
-    """Copies of a `parallel` without a name become classes where they hold a merge, and 0 is no name of a class."""
+def test_a_class_of_a_part_named_by_a_number(tmp_path: Path) -> None:
+    """Copies of an unnamed `parallel` become classes where they contain a merge, although 0 is not a valid class name."""
     network = elaborated(NUMBERED, tmp_path)
     weights, x = drawn(network, 0)
     for style in STYLES:
         compare(network, weights, x, style)
 
 
-UNSAYABLE = """
+INEXPRESSIBLE = """
 rescompile: 1
-name: unsayable
+name: inexpressible
 input: [4, 8, 8]
 blocks:
   widening:
@@ -223,9 +223,10 @@ network:
 """
 
 
-def test_a_macro_is_given_what_the_class_around_cannot_say(tmp_path: Path) -> None:
-    """`index` is no name of the class, and neither is a let made of it: what a macro makes of that is a new argument."""
-    network = elaborated(UNSAYABLE, tmp_path)
+def test_a_macro_gets_values_that_its_class_cannot_express(tmp_path: Path) -> None:
+    """Neither `index` nor a `let` that uses it is a name in the class, so values that a macro derives from these become
+    new arguments."""
+    network = elaborated(INEXPRESSIBLE, tmp_path)
     weights, x = drawn(network, 0)
     compare(network, weights, x)
 
@@ -248,7 +249,7 @@ network:
 
 
 def test_a_block_is_used_on_maps_and_on_vectors(tmp_path: Path) -> None:
-    """torch has a batch normalisation for each."""
+    """The class has a batch normalisation for maps and one for vectors, as torch requires."""
     network = elaborated(MAPS_AND_VECTORS, tmp_path)
     compare(network, *drawn(network, 0))
 
@@ -269,7 +270,7 @@ network:
 
 
 def test_a_schedule_that_begins_at_zero(tmp_path: Path) -> None:
-    """0 / 4 is an integer and 1 / 4 is not: whether `/` may be `//` is decided for all copies of a row."""
+    """0 / 4 is an integer and 1 / 4 is not, so `/` may become `//` only if it may for all copies of a row."""
     network = elaborated(ZERO_BASED, tmp_path)
     compare(network, *drawn(network, 0))
     assert "(position + index) / 4" in source(network)
@@ -277,7 +278,7 @@ def test_a_schedule_that_begins_at_zero(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_sample_has_stale_hints(tmp_path: Path) -> None:
-    """Each change of a tree is made to many networks, and each changes the numbers of the text."""
+    """The sample has several networks for each kind of stale hint, and each of these hints changes the text."""
     for at, change in enumerate(STALE):
         texts = []
         for seed in range(at, SAMPLE, len(STALE)):
@@ -292,8 +293,7 @@ def test_the_sample_has_stale_hints(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", seeds())
 @pytest.mark.slow
 def test_training(seed: int, tmp_path: Path) -> None:
-    """A step of training: what is overwritten in place changes neither outputs nor gradients nor running statistics, and
-    what is computed again does not either."""
+    """In a training step, neither in-place operations nor recomputation change outputs, gradients or running statistics."""
     network = elaborated(generate(seed).text, tmp_path)
     weights, x = drawn(network, seed, batch=4)
     plain = replace(network, checkpoint=False)
@@ -307,7 +307,7 @@ Step = list[Any]
 
 
 def step(text: str, weights: dict[str, Array], x: Array, seed: int) -> Step:
-    """Outputs, gradients and buffers after one forward and one backward pass; None where there is no gradient."""
+    """Return outputs, gradients and buffers after one forward and one backward pass; None where there is no gradient."""
     module = filled(text, weights)
     torch.manual_seed(seed)
     given = torch.from_numpy(x).requires_grad_()
@@ -318,28 +318,28 @@ def step(text: str, weights: dict[str, Array], x: Array, seed: int) -> Step:
 
 
 def same(found: Step, expected: Step, bound: float) -> None:
-    """Whether two steps agree, relative to the largest number of the step: a gradient that is zero by its meaning (of a bias
-    before a norm) is rounding alone, and relative to itself anything."""
+    """Assert that two steps agree relative to the largest number of the step: a gradient that is zero in theory, as of
+    a bias before a norm, consists of rounding errors only."""
     largest = max(float(theirs.abs().max()) for theirs in expected if theirs is not None and theirs.numel())
     for ours, theirs in zip(found, expected, strict=True):
         assert (ours is None) == (theirs is None)
         assert ours is None or torch.allclose(ours, theirs, rtol=0.0, atol=bound * largest)
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
+# --- mutants ----------------------------------------------------------------------------------------------------------
 
 
 @cache
 def sampled(folder: Path, seed: int) -> tuple[Array, tuple[tuple[Network, Any], ...]]:
-    """A random network and its variants, made while nothing is wrong. The first few are rows of one block instead, each
-    with another of its hints stale: in the random ones, few blocks stand in two rows."""
+    """Return the input, a random network and its variants, without any mutation. The first few are ResNet rows instead,
+    each with another stale hint, because few blocks of random networks are in two rows."""
     network = shallow("resnet20_cifar") if seed < len(STALE) else elaborated(generate(seed).text, folder)
     weights, x = drawn(network, seed)
     return x, tuple(variants(network, weights, seed))
 
 
-def complaint(folder: Path, seed: int) -> str | None:
-    """How a random network or a variant of it comes out wrong, if one does."""
+def failure(folder: Path, seed: int) -> str | None:
+    """Return how a random network or a variant of it fails, or None."""
     x, all_variants = sampled(folder, seed)
     for network, weights in all_variants:
         try:
@@ -351,7 +351,7 @@ def complaint(folder: Path, seed: int) -> str | None:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for the specs of the mutants' sample."""
+    """Write the specs of the mutants' sample, and return their folder."""
     folder: Path = tmp_path_factory.mktemp("mutants")
     for seed in range(SAMPLE):
         sampled(folder, seed)
@@ -363,20 +363,21 @@ _outcomes: dict[str, str] = {}
 
 @pytest.mark.parametrize("name", MUTANTS)
 @pytest.mark.slow
-def test_a_mistake_is_caught(name: str, shared: Path) -> None:
-    """The comparison of random networks sees it, and is silent again after it."""
+def test_mutants_are_detected(name: str, shared: Path) -> None:
+    """The comparison of random networks detects each mutant, and passes without it."""
     with pytest.MonkeyPatch.context() as patch:
         MUTANTS[name](patch)
-        found = next(((seed, how) for seed in range(SAMPLE) if (how := complaint(shared, seed))), None)
-    assert found is not None, f"{name} goes unnoticed"
+        found = next(((seed, how) for seed in range(SAMPLE) if (how := failure(shared, seed))), None)
+    assert found is not None, f"{name} is not detected"
     seed, _outcomes[name] = found
-    assert complaint(shared, seed) is None, f"what catches {name} complains without it too"
+    assert failure(shared, seed) is None, f"the case that detects {name} fails without it too"
 
 
 @pytest.mark.slow
-def test_many_mistakes_show_in_numbers(shared: Path) -> None:
-    """A text that does not run, or lacks a tensor, is no proof of the comparison of numbers."""
+def test_many_mutants_show_in_numbers(shared: Path) -> None:
+    """Many mutants give a text that runs with wrong numbers; one that does not run, or lacks a tensor, would not prove
+    the comparison."""
     for name in MUTANTS:
         if name not in _outcomes:
-            test_a_mistake_is_caught(name, shared)
+            test_mutants_are_detected(name, shared)
     assert sum(how == "numbers" for how in _outcomes.values()) >= 12

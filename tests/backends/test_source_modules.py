@@ -1,4 +1,4 @@
-"""The style `modules`: a network whose body is a chain runs as its child modules one after the other."""
+"""The style `modules`: a network whose body is a chain equals its child modules in sequence."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ CHAINS = ("resnet18", "vgg11_bn", "densenet_bc_100_k12_cifar", "preact_resnet164
 
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.slow_for("vgg11_bn", "alexnet")
-def test_children_one_after_the_other_are_the_network(name: str) -> None:
-    """All but the last give the map that the last one takes flattened, as `fc` does in torchvision's models."""
+def test_children_in_sequence_are_the_network(name: str) -> None:
+    """All children but the last return a map, and the last takes it flattened, as `fc` does in torchvision's models."""
     network = facts.network(name)
     weights, x = drawn(network, seed=3, batch=1)
     module = filled(source(network, "modules"), weights).eval()
@@ -34,7 +34,7 @@ def test_parameters_have_the_same_names(name: str) -> None:
 
 
 def test_nothing_is_overwritten_between_children() -> None:
-    """Code that stops after a child, or hooks it, keeps what the child returned."""
+    """Activations are not in place, so code that stops after a child, or hooks it, keeps the child's output."""
     assert "self.act = nn.ReLU()\n" in source(facts.network("resnet18"), "modules")
 
 

@@ -1,4 +1,4 @@
-"""Where the modules of generated source run: scripted, compiled, exported, copied, in other processes."""
+"""Modules of generated source run scripted, compiled, exported, copied, and in other processes."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ network:
 - fc: {linear: 10}
 """
 
-#: One network for each shape of construct, of the zoo or by its text, made shallow: the constructs are the same.
+#: One network per kind of construct, from the zoo or by its text, made shallow.
 CONSTRUCTS: dict[str, Sequence[str]] = {
     "resnet50": ("input=[3,32,32]", *(f"layer{at}.depth=2" for at in (1, 2, 3, 4))),
     "densenet121": ("input=[3,32,32]", *(f"features.denseblock{at}.depth=2" for at in (1, 2, 3, 4))),
@@ -175,35 +175,35 @@ CONSTRUCTS: dict[str, Sequence[str]] = {
 
 @pytest.fixture(scope="module", params=CONSTRUCTS)
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Live:
-    """A network as a module with weights, and inputs of two batches."""
-    return made(request.param, tmp_path_factory.mktemp("live"))
+    """Return a network as a module with weights, and inputs of two batches."""
+    return live_module(request.param, tmp_path_factory.mktemp("live"))
 
 
 class Live:
-    """A module in evaluation mode, the network that it is, and what it gives for an input."""
+    """A module in evaluation mode with its network, an input, and its outputs."""
 
     def __init__(self, network: Network, module: nn.Module) -> None:
         self.network, self.module = network, module.eval()
         torch.manual_seed(1)
         self.first, self.x = (torch.randn(batch, *network.input) for batch in (2, 3))
         with torch.no_grad():
-            self.wanted = list(named(module(self.x)).values())
+            self.expected = list(named(module(self.x)).values())
 
-    def hold(self, run: Callable[[Any], Any]) -> None:
-        """`run` gives what the module gives."""
+    def assert_runs(self, run: Callable[[Any], Any]) -> None:
+        """Assert that `run` computes what the module computes."""
         with torch.no_grad():
-            self.is_right(run(self.x))
+            self.assert_equal(run(self.x))
 
-    def is_right(self, result: Any) -> None:
-        """These are the outputs of the module, bit for bit."""
+    def assert_equal(self, result: Any) -> None:
+        """Assert that these are the outputs of the module, bit for bit."""
         found = list(named(result).values())
-        assert len(found) == len(self.wanted)
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, self.wanted, strict=True))
+        assert len(found) == len(self.expected)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, self.expected, strict=True))
 
 
 @cache
-def made(name: str, folder: Path) -> Live:
-    """The live module of a construct."""
+def live_module(name: str, folder: Path) -> Live:
+    """Return the live module of a construct."""
     settings = CONSTRUCTS[name]
     network = (
         elaborated(settings[0], folder)
@@ -217,50 +217,50 @@ def made(name: str, folder: Path) -> Live:
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.slow
 def test_script(live: Live) -> None:
-    """torch.jit.script takes the text."""
-    live.hold(torch.jit.script(live.module))
+    """torch.jit.script accepts the module."""
+    live.assert_runs(torch.jit.script(live.module))
 
 
 @pytest.mark.slow
 def test_compile(live: Live) -> None:
-    """torch.compile sees one graph."""
+    """torch.compile captures one graph."""
     torch._dynamo.reset()
-    live.hold(torch.compile(live.module, fullgraph=True, backend="eager"))
+    live.assert_runs(torch.compile(live.module, fullgraph=True, backend="eager"))
 
 
 @pytest.mark.slow
 def test_export(live: Live) -> None:
-    """torch.export leaves the batch open: what is exported for one runs for another."""
+    """torch.export keeps the batch dynamic: a program exported for one batch runs for another."""
     batch = {"x": {0: torch.export.Dim("batch", min=1)}}
-    live.hold(torch.export.export(live.module, (live.first,), dynamic_shapes=batch).module())
+    live.assert_runs(torch.export.export(live.module, (live.first,), dynamic_shapes=batch).module())
 
 
 @pytest.mark.slow
 def test_copies(live: Live) -> None:
-    """A deep copy, and one that is filled with the pickled state, compute the same; neither shares anything."""
+    """A deep copy, and a new module with the pickled state, compute the same; the deep copy shares no storage."""
     twin = copy.deepcopy(live.module)
-    live.hold(twin)
+    live.assert_runs(twin)
     state = pickle.loads(pickle.dumps(live.module.state_dict()))
     empty_one = factory(executed(source(live.network)))().eval()
     assert empty_one.load_state_dict(state, strict=True)
-    live.hold(empty_one)
-    own = {tensor.data_ptr() for tensor in live.module.state_dict().values()}
-    assert not own & {tensor.data_ptr() for tensor in twin.state_dict().values()}
+    live.assert_runs(empty_one)
+    storages = {tensor.data_ptr() for tensor in live.module.state_dict().values()}
+    assert not storages & {tensor.data_ptr() for tensor in twin.state_dict().values()}
 
 
 def test_a_second_module(tmp_path: Path) -> None:
-    """Another module of the same text is what the first one was, whatever was done to that."""
-    live = made("se_net", tmp_path)
+    """A new module of the same text is not affected by what was done to the first."""
+    live = live_module("se_net", tmp_path)
     torch._dynamo.reset()
     torch.compile(live.module, backend="eager")(live.x)
     target: Any = backend.load("torch")
-    live.hold(target.make(live.network, draw(live.network, 0)).eval())
+    live.assert_runs(target.make(live.network, draw(live.network, 0)).eval())
 
 
 @pytest.mark.slow_for("resnet50")
 def test_data_parallel(live: Live) -> None:
-    """The wrapper calls it as it is where there is no device to spread it over."""
-    live.hold(nn.DataParallel(live.module, device_ids=[]))
+    """nn.DataParallel without devices calls the module as it is."""
+    live.assert_runs(nn.DataParallel(live.module, device_ids=[]))
 
 
 _DISTRIBUTED = """
@@ -279,7 +279,7 @@ for spread in (False, True):
     module = getattr(home, given["factory"])().double()
     module.load_state_dict(given["state"], strict=True)
     called = nn.parallel.DistributedDataParallel(module, find_unused_parameters=given["unused"]) if spread else module
-    torch.manual_seed(rank)  # each process drops blocks of its own
+    torch.manual_seed(rank)  # processes drop different blocks
     called(given["x"][rank]).square().mean().backward()
     grads.append([torch.zeros_like(p) if p.grad is None else p.grad for p in module.parameters()])
 torch.save(grads, f"{path}.{rank}")
@@ -290,8 +290,8 @@ distributed.destroy_process_group()
 @pytest.mark.parametrize("name", ["resnet18", "stochastic_depth_110"])
 @pytest.mark.slow
 def test_distributed(name: str, tmp_path: Path) -> None:
-    """DistributedDataParallel on two processes gives both the mean of what each gives alone; where blocks are dropped, with
-    find_unused_parameters, as the docstring says."""
+    """DistributedDataParallel gives both processes the mean of their gradients; where blocks are dropped, it needs
+    find_unused_parameters, as the docstring of the file states."""
     settings = ("input=[3,16,16]", *(f"layer{at}.depth=2" for at in (1, 2, 3)))
     network = facts.network(name, *settings)
     text = source(network)
@@ -320,7 +320,7 @@ def test_distributed(name: str, tmp_path: Path) -> None:
 _ALONE = """
 import importlib.util, sys
 import torch
-sys.modules["rescompile"] = None  # an import of it fails, wherever it is installed
+sys.modules["rescompile"] = None  # importing it fails, even if it is installed
 torch.set_num_threads(1)
 for path in sys.argv[1:]:
     spec = importlib.util.spec_from_file_location("generated", path)
@@ -337,8 +337,8 @@ for path in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_alone(tmp_path: Path) -> None:
-    """In a process that cannot import rescompile, the file gives bit for bit what the target `torch` gives here."""
-    lives = {str(tmp_path / f"{name}.py"): made(name, tmp_path) for name in CONSTRUCTS}
+    """In a process that cannot import rescompile, the file computes bit for bit what the target `torch` computes here."""
+    lives = {str(tmp_path / f"{name}.py"): live_module(name, tmp_path) for name in CONSTRUCTS}
     for path, live in lives.items():
         text = source(live.network)
         Path(path).write_text(text, encoding="utf-8")
@@ -346,4 +346,4 @@ def test_alone(tmp_path: Path) -> None:
         torch.save(given, f"{path}.in")
     subprocess.run([sys.executable, "-c", _ALONE, *lives], cwd=tmp_path, check=True, timeout=300)
     for path, live in lives.items():
-        live.is_right(torch.load(f"{path}.out", weights_only=True))
+        live.assert_equal(torch.load(f"{path}.out", weights_only=True))

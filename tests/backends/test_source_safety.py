@@ -1,4 +1,4 @@
-"""What no spec can put into generated source, and what the check of the finished text refuses."""
+"""No spec can inject code into generated source, and the check of the finished text refuses all that is not needed."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ HOSTILE = 1_000
 
 @cache
 def peaceful(folder: Path) -> str:
-    """The skeleton of the document with harmless words."""
+    """Return the skeleton of the source of the document with harmless words."""
     return skeleton(source(elaborated(written(harmless()), folder)))
 
 
 @pytest.mark.parametrize("seeds", [range(at, at + 50) for at in range(0, HOSTILE, 50)], ids=str)
 @pytest.mark.slow
 def test_hostile_words(seeds: range, tmp_path: Path) -> None:
-    """Refused with a diagnostic; or the file does what it does with harmless words, passes its check, and can be made."""
+    """Hostile words are refused with a diagnostic, or the file has the program of harmless words, passes its check, and runs."""
     for seed in seeds:
         case = hostile(seed)
         try:
@@ -59,16 +59,16 @@ def test_hostile_words(seeds: range, tmp_path: Path) -> None:
         assert shapes(empty(text)) == tensors_of(network), f"case {seed}: {case.words}"
 
 
-def test_hostile_cases_are_both_refused_and_taken(tmp_path: Path) -> None:
-    """A test in which all is refused, or none, would say nothing."""
-    taken = 0
+def test_hostile_cases_are_both_refused_and_accepted(tmp_path: Path) -> None:
+    """The hostile sample contains refused and accepted cases, and few duplicates."""
+    accepted = 0
     for seed in range(200):
         try:
             elaborated(json.dumps(hostile(seed).document, ensure_ascii=False), tmp_path)
-            taken += 1
+            accepted += 1
         except (SpecError, UsageError):
             pass
-    assert 40 <= taken <= 160
+    assert 40 <= accepted <= 160
     assert len({json.dumps(hostile(seed).document) for seed in range(200)}) > 180
 
 
@@ -82,7 +82,7 @@ BREAKERS = (
 @pytest.mark.parametrize("word", BREAKERS)
 @pytest.mark.slow
 def test_hostile_tree(place: str, word: str, tmp_path: Path) -> None:
-    """A tree that no spec could give: refused by the last check, or harmless all the same."""
+    """A tree that no spec could give is refused by the last check, or its file is harmless."""
     network = elaborated(written(harmless()), tmp_path)
 
     def spoiled(node: Any) -> Any:
@@ -227,13 +227,14 @@ HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor,
     ],
 )
 def test_check_refuses(attack: str) -> None:
-    """Whatever generated source has no need of."""
+    """The check refuses statements that generated source does not need."""
     with pytest.raises(checking.Refused):
         checking.check(HEAD + attack, OF_TORCH)
 
 
 def test_everything_written_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check sees the very text that is handed out, whatever the style; that of the whole zoo passes elsewhere here."""
+    """In every style, the text that is returned is the text that was checked; the sources of the zoo pass the check in
+    other tests."""
     seen: list[str] = []
     monkeypatch.setattr(import_module("rescompile.codegen.source_text"), "check", lambda text, _: seen.append(text))
     network = facts.network("resnet20_cifar")

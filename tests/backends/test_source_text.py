@@ -1,4 +1,4 @@
-"""The text that `--target source` writes: its imports, its length, its tensors, and what tools report."""
+"""The text that `--target source` writes: imports, length, tensors, and reports of tools."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from rescompile.passes import apply
 
 Array = NDArray[Any]
 
-#: Networks with more tensors are left out where every block has a text of its own.
+#: Networks with more tensors are left out where every block has a class.
 FLAT = 130
 
 
 def has_flat(name: str) -> bool:
-    """Whether a network of the zoo is small enough for a text with a class for each block."""
+    """Return whether a network of the zoo is small enough for a text with a class for each block."""
     return facts.size(name)[2] <= FLAT
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files of the whole zoo in both styles, and of the random specs, as they are and folded."""
+    """Return a folder with the files of the whole zoo in both styles, and of the random specs, as they are and folded."""
     folder: Path = tmp_path_factory.mktemp("files")
     specs: Path = tmp_path_factory.mktemp("specs")
     for name in facts.zoo():
@@ -73,8 +73,8 @@ print(json.dumps({name: hashlib.sha256(write(elaborate(load(name))).encode()).he
 
 @pytest.fixture(scope="module")
 def started(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Popen[str]]:
-    """What runs beside the tests, started together, since some of it takes its time: the tools, and a second process that
-    writes the zoo with another order of sets."""
+    """Start slow processes together, so that they run during other tests: the tools, and a second process that writes
+    the zoo with another hash seed."""
     cache = str(tmp_path_factory.mktemp("mypy"))
     commands = {
         "mypy": ["-m", "mypy", "--strict", "--config-file=", "--cache-dir", cache, "."],
@@ -109,9 +109,9 @@ ALLOWED = {
 @pytest.mark.parametrize("name", facts.zoo())
 @pytest.mark.sampled(one_in=3)
 def test_imports(name: str) -> None:
-    """torch and a few modules that Python has itself; nothing runs but imports and definitions."""
+    """Files import torch and a few modules of Python, and run nothing but imports and definitions."""
     tree = ast.parse(text_of(name))
-    assert ast.get_docstring(tree), "the file says what it is"
+    assert ast.get_docstring(tree), "the file has no docstring"
     for statement in tree.body[1:]:
         if isinstance(statement, ast.Import):
             assert {alias.name for alias in statement.names} <= ALLOWED
@@ -125,7 +125,7 @@ def test_imports(name: str) -> None:
 @pytest.mark.usefixtures("started")
 @pytest.mark.slow
 def test_lines() -> None:
-    """As short as what people write."""
+    """Files are as short as handwritten ones."""
     assert text_of("resnet50").count("\n") <= 130
     assert text_of("densenet121").count("\n") <= 120
 
@@ -147,14 +147,14 @@ def test_lines() -> None:
     ],
 )
 def test_depth_costs_no_lines(shallow: str, deep: str) -> None:
-    """The deeper network differs in numbers and names only, not in what is written."""
+    """A deeper network differs in numbers and names only."""
     assert _code(text_of(shallow)) == _code(text_of(deep))
 
 
 @pytest.mark.parametrize("form", ["a", "b"])
 @pytest.mark.slow
 def test_paths_cost_no_lines(form: str) -> None:
-    """Copies side by side are written once: a loop makes them, and one calls them."""
+    """Copies side by side are written once: one loop makes them, and one calls them."""
     networks = (facts.network(name) for name in ("resnext50_32x4d", "resnext101_64x4d"))
     narrow, wide = (apply(network, None, {"form": form})[0] for network in networks)
     assert source(narrow).count("\n") <= 165
@@ -163,8 +163,8 @@ def test_paths_cost_no_lines(form: str) -> None:
 
 
 def _code(text: str) -> str:
-    """The kinds of statements, in their order: without docstrings, whose lines depend on the reference that is quoted, and
-    without the line breaks that a long name brings."""
+    """Return the kinds of statements in their order, without docstrings, whose lines depend on the quoted reference,
+    and without the line breaks of long names."""
     statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
     return " ".join(type(node).__name__ for node in statements)
 
@@ -172,7 +172,7 @@ def _code(text: str) -> str:
 @pytest.mark.parametrize("name", facts.zoo())
 @pytest.mark.sampled(one_in=3)
 def test_state_dict(name: str) -> None:
-    """The keys of the tree in its order, with its shapes."""
+    """The state dict has the keys of the tree in its order, with its shapes."""
     network = facts.network(name)
     assert shapes(empty(text_of(name))) == tensors_of(network)
 
@@ -180,14 +180,14 @@ def test_state_dict(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in facts.zoo() if has_flat(name)])
 @pytest.mark.sampled
 def test_state_dict_of_flat_text(name: str) -> None:
-    """The same where each block has a class of its own, with nothing but numbers."""
+    """The state dict is the same in the flat style, where each block has a class of its own, with numbers only."""
     text = source(facts.network(name), style="flat")
     assert shapes(empty(text)) == tensors_of(facts.network(name))
     assert not re.search(r"^def \w+_stage\(", text, re.MULTILINE)
 
 
 def test_sizes_have_a_number_for_each_axis() -> None:
-    """mypy refuses sizes of another or unknown length for convolutions."""
+    """Sizes are typed with a number for each axis, because mypy refuses others for convolutions."""
     text = text_of("mc3_18")
     assert "conv_stride: tuple[int, int, int]" in text
     assert "tuple[int, ...]" not in text
@@ -195,14 +195,14 @@ def test_sizes_have_a_number_for_each_axis() -> None:
 
 @pytest.mark.parametrize("tool", ["format", "check", "mypy"])
 @pytest.mark.slow
-def test_tools_have_nothing_to_say(tool: str, started: dict[str, subprocess.Popen[str]]) -> None:
-    """Unchanged by `ruff format`, clean under `ruff check` and `mypy --strict`: all files of the folder in one run."""
-    said, _ = started[tool].communicate()
-    assert started[tool].returncode == 0, said[-3000:]
+def test_tools_accept_all_files(tool: str, started: dict[str, subprocess.Popen[str]]) -> None:
+    """All files are unchanged by `ruff format`, and clean under `ruff check` and `mypy --strict`."""
+    output, _ = started[tool].communicate()
+    assert started[tool].returncode == 0, output[-3000:]
 
 
 @pytest.mark.slow
-def test_text_is_always_the_same(started: dict[str, subprocess.Popen[str]]) -> None:
-    """In a second process, with another order of sets, and for networks that were elaborated again."""
-    said, _ = started["again"].communicate()
-    assert json.loads(said) == {name: hashlib.sha256(text_of(name).encode()).hexdigest() for name in facts.zoo()}
+def test_text_is_reproducible(started: dict[str, subprocess.Popen[str]]) -> None:
+    """A second process with another hash seed, which elaborates the networks again, writes the same text."""
+    output, _ = started["again"].communicate()
+    assert json.loads(output) == {name: hashlib.sha256(text_of(name).encode()).hexdigest() for name in facts.zoo()}

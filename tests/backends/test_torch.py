@@ -1,6 +1,6 @@
 """PyTorch modules: the text of `--target source` executed, with the names and numbers of the libraries' own modules.
 
-Three oracles: torchvision, timm and the released code (see `peers` and `zoo_peers`) in evaluation and in training; our own
+Three references: torchvision, timm and the released code (see `peers` and `test_peers`) in evaluation and in training; the
 ONNX file in ONNX Runtime; the interpreter of the tree. Networks that are large or slow are left to a longer run:
 
     RESCOMPILE_PARAMETERS=200e6 RESCOMPILE_MACS=20e9 pytest tests/backends/test_torch.py
@@ -56,29 +56,29 @@ from rescompile.weights.drawing import RULES
 
 Tensors = dict[str, peers.Array]
 
-#: What a network may have at most to be run here: numbers to draw, and multiplications for one image.
+#: Limits for networks that run here: parameters, and multiply-adds per image.
 PARAMETERS = float(os.environ.get("RESCOMPILE_PARAMETERS", "30e6"))
 MACS = float(os.environ.get("RESCOMPILE_MACS", "0.26e9"))
 
 
 @cache
 def factory(name: str, *settings: str) -> Callable[[], nn.Module]:
-    """The function of the generated file that makes a network of the zoo; the file is written and executed once."""
+    """Return the factory of a zoo network from its generated file, which is written and executed once."""
     network = facts.network(name, *settings)
     home = sys.modules[type(backend.load("torch").make(network)).__module__]  # type: ignore[attr-defined]
-    made: Callable[[], nn.Module] = getattr(home, network.name)
-    return made
+    function: Callable[[], nn.Module] = getattr(home, network.name)
+    return function
 
 
 def empty(make: Callable[[], nn.Module]) -> nn.Module:
-    """A module whose weights are still to be set: drawing those of a fresh one takes longer than all the rest."""
+    """Return a module with uninitialised weights, because initialising them takes longer than everything else."""
     with torch.device("meta"):
         module = make()
     return module.to_empty(device="cpu")
 
 
 def outputs(found: Any) -> dict[str, torch.Tensor]:
-    """What a module gave, by name: several outputs of ours come so; torchvision's are a tuple, the logits first."""
+    """Return the outputs of a module by name: ours are a dict if there are several, torchvision's a named tuple."""
     if isinstance(found, torch.Tensor):
         return {LOGITS: found}
     if isinstance(found, dict):
@@ -89,14 +89,14 @@ def outputs(found: Any) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Threads would wait for each other longer than most of these networks take."""
+    """Run torch on one thread: more threads would mostly wait for each other in networks this small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-# --- the libraries' modules -------------------------------------------------------------------------------------------
+# --- modules of the libraries -----------------------------------------------------------------------------------------
 
 _PREACT = tuple(name for name in PEERS if re.fullmatch(r"preact_resnet\d+", name))
 
@@ -105,26 +105,26 @@ def _is_gated(name: str) -> bool:
     return "_gate_" in name or name.startswith("highway")
 
 
-#: Networks that a peer computes otherwise, so that the last bits differ. All others are equal to the last bit: the same
-#: functions of the same framework in the same order.
+#: Networks that a peer computes differently, so that the last bits differ. All others are equal to the last bit, by the
+#: same functions of the same framework in the same order.
 INEXACT = {
     **dict.fromkeys(("darknet53", *_PREACT), "the classifier is a 1x1 convolution on one side"),
-    "mobileone_s0": "the branches of a layer are added in another order",
-    "convnext_tiny": "linear layers over the channels are 1x1 convolutions with us",
-    "resnetblur50": "a blur is two means of two by two with us, a depthwise convolution with timm",
+    "mobileone_s0": "the branches of a layer are added in a different order",
+    "convnext_tiny": "timm's linear layers over the channels are 1x1 convolutions here",
+    "resnetblur50": "a blur is two means of two by two here, a depthwise convolution in timm",
     **dict.fromkeys(
         ("nf_resnet50", "dm_nfnet_f0", "resnetv2_50x1_bit"), "timm standardises weights by a batch norm in training"
     ),
-    **{name: "a gate is x + g (h - x) with us, g h + (1 - g) x with the peer" for name in PEERS if _is_gated(name)},
+    **{name: "a gate is x + g (h - x) here, g h + (1 - g) x in the peer" for name in PEERS if _is_gated(name)},
 }
 
-#: Networks whose every peer has more parameters than others need to be met here, so that their families are met too.
+#: Networks that are compared although they are large, because all peers of their families are.
 FAMILIES = ("alexnet", "vgg11_bn")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A peer and our module with the peer's own weights, both in evaluation mode, and images for them."""
+    """A peer and our module with the weights of the peer, both in evaluation mode, and images for them."""
 
     name: str
     peer: Peer
@@ -134,47 +134,47 @@ class Pair:
 
 
 def setting(peer: Peer) -> tuple[str, ...]:
-    """What makes our side the size of the peer's."""
+    """Return the settings that give our network the size of the peer."""
     return (f"input={list(peer.input)}", *peer.settings)
 
 
 def network_of(name: str) -> Network:
-    """Our side of a comparison."""
+    """Return our network of a comparison."""
     return facts.network(name, *setting(PEERS[name]))
 
 
 @cache
 def run_here() -> tuple[str, ...]:
-    """The networks with a peer that are not too large to be run."""
+    """Return the networks with a peer that are small enough to run."""
     return tuple(name for name in PEERS if name in FAMILIES or facts.size(name)[0] <= PARAMETERS)
 
 
-#: Networks that are another network than their peer in training, and rightly so.
+#: Networks that rightly differ from their peer in training.
 ANOTHER_IN_TRAINING = {
-    **dict.fromkeys(_PREACT, "timm pools before its first norm, which then has another batch to normalise"),
-    "stochastic_depth_110": "it drops blocks, see test_training",
-    **{name: "it mixes branches by random shares, see test_random_merges" for name in PEERS if "shake" in name},
-    **{name: "it drops branches of means, see test_random_merges" for name in PEERS if "fractal" in name},
+    **dict.fromkeys(_PREACT, "timm pools before its first norm, which therefore normalises a different batch"),
+    "stochastic_depth_110": "drops blocks, see test_training",
+    **{name: "mixes branches by random shares, see test_random_merges" for name in PEERS if "shake" in name},
+    **{name: "drops averaged branches, see test_drop_path" for name in PEERS if "fractal" in name},
 }
 
-#: How far the running statistics of a peer move where that is not what the spec says: darknet keeps 0.99 of the old value
-#: (`batchnorm_layer.c`); timm's darknet53 and our references, written for evaluation, keep torch's 0.9.
+#: Momenta of peers' running statistics that differ from the spec: darknet keeps 0.99 of the old value
+#: (`batchnorm_layer.c`); timm's darknet53 and the references, written for evaluation, keep torch's 0.9.
 MOMENTA = {name: 0.01 for name in PEERS if name.startswith("darknet")}
 
-#: Trained although slow: with its auxiliary heads.
+#: Trained although slow, for its auxiliary heads.
 HEADS = ("googlenet",)
 
 
 @cache
 def trained_here() -> tuple[str, ...]:
-    """Those that are not too slow to be trained in float64."""
+    """Return the networks that are fast enough to be trained in float64."""
     kept = (name for name in run_here() if name not in ANOTHER_IN_TRAINING)
     return tuple(name for name in kept if name in HEADS or is_fast(*size_of(name)))
 
 
 def size_of(name: str) -> tuple[int, int]:
-    """The parameters and about the multiply-adds of our side, from those of its row where that is the network: counting takes
-    long."""
+    """Return the parameters and approximate multiply-adds of our network, from its row where that is the same network,
+    because counting takes long."""
     peer = PEERS[name]
     if peer.settings:
         total = cost(network_of(name))
@@ -184,13 +184,13 @@ def size_of(name: str) -> tuple[int, int]:
 
 
 def is_fast(parameters: int, macs: int) -> bool:
-    """Whether a network of this size is trained in float64."""
+    """Return whether a network of this size is trained in float64."""
     return macs <= MACS and parameters <= PARAMETERS
 
 
 @pytest.fixture(scope="module")
 def pair(request: pytest.FixtureRequest) -> Pair:
-    """A peer and ours. All tests of one peer follow each other, so that only one is in memory."""
+    """Return a peer and our module. All tests of one peer run in sequence, so that only one is in memory."""
     name = request.param
     peer = PEERS[name]
     theirs = peers.randomised(empty(peer.make), (2, *peer.input), positive=peer.positive)
@@ -205,7 +205,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 @pytest.mark.parametrize("pair", run_here(), indirect=True)
 @pytest.mark.sampled(one_in=2)
 def test_outputs(pair: Pair) -> None:
-    """On weights far from those of a fresh model: to the last bit, or as near to float64 as the peer itself."""
+    """On weights far from freshly initialised ones, outputs equal those of the peer, or are as close to float64 as the peer's."""
     with torch.no_grad():
         ours = peers.joined({name: value.numpy() for name, value in outputs(pair.ours(pair.x)).items()})
         if pair.name not in INEXACT:
@@ -220,7 +220,7 @@ def test_outputs(pair: Pair) -> None:
 @pytest.mark.parametrize("pair", trained_here(), indirect=True)
 @pytest.mark.slow
 def test_training(pair: Pair) -> None:
-    """In training, without dropout: outputs, all gradients, and what the norms keep of the batch."""
+    """In training without dropout, outputs, all gradients and running statistics equal those of the peer."""
     theirs = trained(pair.theirs, pair.x, MOMENTA.get(pair.name))
     ours = trained(pair.ours, pair.x)
     named = pair.peer.renamed(pair.name, theirs.state)
@@ -232,23 +232,24 @@ def test_training(pair: Pair) -> None:
         *((key, value, named[key]) for key, value in ours.state.items()),
     ):
         assert found.shape == wanted.shape, key
-        # The bias of a convolution before a norm has no gradient, but for what rounding leaves.
+        # The bias of a convolution before a norm has no gradient, except for rounding errors.
         off, scale = rms(found - wanted), max(rms(wanted), 1e-6 * largest)
         assert off <= 1e-9 * scale, key
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One pass forward and backward: the outputs; and by tensor its gradient, or for a buffer what it became."""
+    """One forward and backward pass: the outputs, and for each tensor its gradient, or for a buffer its new value."""
 
     outputs: Tensors
     state: Tensors
 
 
 def trained(model: nn.Module, x: torch.Tensor, momentum: float | None = None) -> Trained:
-    """One pass of a copy of the model in float64, in training without dropout, from a loss that meets every output.
+    """Run one pass of a copy of the model in float64, in training without dropout, with a loss that depends on every
+    output.
 
-    `momentum` is that of its norms, where they have none of their own.
+    `momentum` is that of its norms, unless it is None.
     """
     model = copy.deepcopy(model).double().train()
     for module in model.modules():
@@ -256,17 +257,19 @@ def trained(model: nn.Module, x: torch.Tensor, momentum: float | None = None) ->
             module.p = 0.0
         if isinstance(module, nn.BatchNorm2d) and momentum is not None:
             module.momentum = momentum
-    made = outputs(model(x.double()))
+    results = outputs(model(x.double()))
     generator = torch.Generator().manual_seed(2)
-    weights = {name: torch.randn(made[name].shape, generator=generator, dtype=torch.double) for name in sorted(made)}
-    torch.stack([(made[name] * weight).sum() for name, weight in weights.items()]).sum().backward()
+    weights = {
+        name: torch.randn(results[name].shape, generator=generator, dtype=torch.double) for name in sorted(results)
+    }
+    torch.stack([(results[name] * weight).sum() for name, weight in weights.items()]).sum().backward()
     state = {
         name: (tensor if tensor.grad is None else tensor.grad)
         for name, tensor in model.state_dict(keep_vars=True).items()
     }
     assert all(parameter.grad is not None for parameter in model.parameters())
     return Trained(
-        {name: value.detach().numpy() for name, value in made.items()},
+        {name: value.detach().numpy() for name, value in results.items()},
         {name: tensor.detach().numpy() for name, tensor in state.items()},
     )
 
@@ -274,7 +277,7 @@ def trained(model: nn.Module, x: torch.Tensor, momentum: float | None = None) ->
 @pytest.mark.parametrize("name", [name for name in AUTOMATIC if name not in run_here()])
 @pytest.mark.sampled
 def test_names(name: str) -> None:
-    """The libraries' networks that are too large to be run here: their own `state_dict` loads strictly, in one order."""
+    """Networks of the libraries that are too large to run load the `state_dict` of their peer strictly, in the same order."""
     with torch.device("meta"):
         theirs, ours = PEERS[name].make(), factory(name, *setting(PEERS[name]))()
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
@@ -282,11 +285,11 @@ def test_names(name: str) -> None:
         assert list(ours.state_dict()) == list(theirs.state_dict())
 
 
-# --- our own ONNX file, and the tree ----------------------------------------------------------------------------------
+# --- ONNX files, and the tree -----------------------------------------------------------------------------------------
 
 
 def small_input(name: str) -> tuple[int, ...]:
-    """The input of a network, or a smaller one where it is made for large ones."""
+    """Return the input of a network, reduced where it is large."""
     channels, *sizes = facts.rows()[name]["input"]
     small = SIZES.get(name, 64)
     if isinstance(small, tuple):
@@ -296,26 +299,26 @@ def small_input(name: str) -> tuple[int, ...]:
 
 
 def small_settings(name: str) -> tuple[str, ...]:
-    """The settings of that input."""
+    """Return the settings of that input."""
     small = [*small_input(name)]
     return () if small == facts.rows()[name]["input"] else (f"input={small}",)
 
 
 def small_macs(name: str) -> float:
-    """About how many multiply-adds a network then takes."""
+    """Return the approximate multiply-adds of a network with that input."""
     return facts.size(name)[1] * math.prod(small_input(name)) / math.prod(facts.rows()[name]["input"])
 
 
 @cache
 def light() -> tuple[str, ...]:
-    """The networks that are not too large to be run."""
+    """Return the networks that are small enough to run."""
     return tuple(name for name in facts.zoo() if small_macs(name) <= MACS and facts.size(name)[0] <= PARAMETERS)
 
 
 @pytest.mark.parametrize("name", light())
 @pytest.mark.sampled(macs=1e9, one_in=3)
 def test_onnx(name: str) -> None:
-    """ONNX Runtime on our file is as near to the module in float64 as the module itself."""
+    """ONNX Runtime on the file is as close to the module in float64 as the module in float32."""
     settings = small_settings(name)
     network = facts.network(name, *settings)
     module = peers.randomised(empty(factory(name, *settings)), (2, *network.input))
@@ -323,7 +326,7 @@ def test_onnx(name: str) -> None:
     with torch.no_grad():
         for key, parameter in module.named_parameters():
             if key.endswith("gate.bias"):
-                parameter -= 3  # as highways begin: 50 layers with half-open gates forget their input
+                parameter -= 3  # as highways are initialised: 50 layers of half-open gates lose their input
         single = outputs(module(torch.from_numpy(x)))
         double = outputs(copy.deepcopy(module).double()(torch.from_numpy(x).double()))
     found = ran(build(network, "onnx", peers.arrays(module)).to_bytes(), {"input": x})
@@ -336,14 +339,14 @@ def test_onnx(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def every_op(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    """A small network with every op, every merge, every mode of a side branch, features and survival factors."""
+    """Return a small network with every op, every merge, every mode of a side branch, features and survival factors."""
     path = tmp_path_factory.mktemp("every_op") / "every_op.yaml"
     path.write_text(EVERY_OP)
     return elaborate(load(path))
 
 
 def test_outputs_are_those_of_the_interpreter(every_op: Network) -> None:
-    """Every output of the tree, by name, in float64 on both sides."""
+    """Every output equals that of the interpreter by name, in float64 on both sides."""
     weights, x = random_weights(every_op), random_input(every_op, 3)
     module = build(every_op, "torch", weights).module.double()  # type: ignore[attr-defined]
     wanted = interpret(every_op, weights, x)
@@ -359,7 +362,7 @@ def test_outputs_are_those_of_the_interpreter(every_op: Network) -> None:
 
 @pytest.mark.parametrize("name", ["every_op", "googlenet", "drn_c_26", "highway_mnist_fc_10"])
 def test_weights_are_drawn_as_for_every_target(name: str, every_op: Network) -> None:
-    """(seed, name) is a stream: `build` loads what ONNX gets, bit for bit, counters and unused branches too."""
+    """`build` loads the weights of (seed, name) that ONNX files have, bit for bit, counters and unused branches included."""
     network = every_op if name == "every_op" else facts.network(name)
     module = build(network, "torch", seed=3).module  # type: ignore[attr-defined]
     assert not module.training
@@ -372,7 +375,7 @@ def test_weights_are_drawn_as_for_every_target(name: str, every_op: Network) -> 
 
 
 def test_weights_of_a_mapping_are_copied(every_op: Network) -> None:
-    """Training a module changes no array that it was given, and two modules of one mapping do not share."""
+    """Training a module changes none of the arrays it was built from, and two modules of one mapping share no weights."""
     weights = random_weights(every_op)
     before = {name: value.copy() for name, value in weights.items()}
     first, second = (build(every_op, "torch", weights).module for _ in range(2))  # type: ignore[attr-defined]
@@ -383,13 +386,14 @@ def test_weights_of_a_mapping_are_copied(every_op: Network) -> None:
     assert all(np.array_equal(value, before[name]) for name, value in peers.arrays(second).items())
 
 
-def test_the_module_is_its_text(every_op: Network) -> None:
-    """The class is found by `inspect`, its instances pickle, and a second module of a network is of the same class."""
+def test_the_module_is_like_one_of_a_file(every_op: Network) -> None:
+    """`inspect` finds the source of the class, its instances can be pickled, and modules of one network share their class."""
     first, second = (build(every_op, "torch", seed=seed).module for seed in (0, 1))  # type: ignore[attr-defined]
     assert type(first) is type(second)
     text = backend.load("source").source(every_op)  # type: ignore[attr-defined]
     assert inspect.getsource(type(first)) in text
-    # As it means in a file of its own: nothing that this package's files say at their top holds for it.
+    # Annotations are evaluated, because `from __future__ import annotations` in this package does not apply to the
+    # text.
     assert inspect.get_annotations(type(first).forward)["x"] is torch.Tensor
     x = torch.from_numpy(random_input(every_op))
     with torch.no_grad():
@@ -399,13 +403,13 @@ def test_the_module_is_its_text(every_op: Network) -> None:
         assert not torch.equal(second(x)[LOGITS], wanted[LOGITS])
 
 
-# --- the file initialises itself --------------------------------------------------------------------------------------
+# --- initialisation by the file ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name in facts.zoo() if facts.size(name)[0] <= PARAMETERS])
 @pytest.mark.slow
 def test_initialisation(name: str) -> None:
-    """Called without weights, the file's own function follows the spec's `init`, tensor by tensor, in the tree's order."""
+    """Without weights, the file's factory follows the `init` of the spec, tensor by tensor, in the order of the tree."""
     torch.manual_seed(0)
     state = factory(name)().state_dict()
     wanted = dict(parameters(facts.network(name)))
@@ -415,13 +419,15 @@ def test_initialisation(name: str) -> None:
 
 
 def initialised(name: str, values: torch.Tensor, parameter: Parameter) -> None:
-    """Hold a tensor to its rule: a constant exactly, moments and ends of a distribution within six standard errors."""
+    """Assert that a tensor follows its rule: a constant exactly, moments and bounds of a distribution within six
+    standard errors."""
     assert tuple(values.shape) == parameter.shape, name
     fill = parameter.fill
     if not isinstance(fill, Draw):
         assert bool((values == fill).all()), f"{name} is not {fill}"
         return
-    # Standard deviation, that of an estimate of it, and the end of the distribution, by rule.
+    # By rule: the standard deviation, the relative standard error of its estimate times sqrt(count), and the bound of
+    # the distribution.
     deviation, spread, end = {
         "he_normal_fan_out": (math.sqrt(2 / parameter.fan_out), math.sqrt(1 / 2), math.inf),
         "he_normal_fan_in": (math.sqrt(2 / parameter.fan_in), math.sqrt(1 / 2), math.inf),
@@ -437,7 +443,7 @@ def initialised(name: str, values: torch.Tensor, parameter: Parameter) -> None:
 
 
 def test_every_rule_is_met() -> None:
-    """The zoo has every rule, for weights and for biases, and constants of gates that torch would not have."""
+    """The zoo has every rule, for weights and for biases, and constants of gates."""
     fills = {
         (name.rpartition(".")[2], parameter.fill)
         for key in facts.zoo()
@@ -487,8 +493,8 @@ network:
 """
 
 
-def test_every_exception_to_a_rule(tmp_path: Path) -> None:
-    """Rules that differ between layers of a class, between uses of a class, in lists, in steps that are often absent."""
+def test_exceptions_to_rules(tmp_path: Path) -> None:
+    """Rules hold where they differ between layers of a class, between uses of a class, in lists, and in conditional steps."""
     path = tmp_path / "initial.yaml"
     path.write_text(INITIAL)
     network = elaborate(load(path))
@@ -505,7 +511,7 @@ def test_every_exception_to_a_rule(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def written(every_op: Network, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The program and its weights on disk."""
+    """Write the program and its weights, and return their paths."""
     files = build(every_op, "torch", seed=3).write(tmp_path_factory.mktemp("torch") / "net.pt2")
     assert sorted(file.name for file in files) == ["net.pt2", "net.safetensors"]
     by_suffix = {file.suffix: file for file in files}
@@ -519,7 +525,7 @@ sys.modules["rescompile"] = None  # so that any import of it fails
 import numpy as np
 import torch
 
-torch.set_num_threads(1)  # as the module is run that it is compared with
+torch.set_num_threads(1)  # like the module it is compared with
 program = torch.export.load(sys.argv[1]).module()
 with torch.no_grad():
     for batch in (1, 5):
@@ -530,7 +536,7 @@ with torch.no_grad():
 
 @pytest.mark.slow
 def test_the_program_needs_no_rescompile(written: tuple[Path, Path], every_op: Network, tmp_path: Path) -> None:
-    """It is loaded by torch alone, takes batches unlike the one that it was exported with, and equals the module."""
+    """torch alone loads the program, which accepts other batches than that of the export, and equals the module."""
     for batch in (1, 5):
         np.save(tmp_path / f"x{batch}.npy", random_input(every_op, batch))
     command = [sys.executable, "-c", LOADED, str(written[0]), str(tmp_path)]
@@ -547,7 +553,7 @@ def test_the_program_needs_no_rescompile(written: tuple[Path, Path], every_op: N
 
 
 def test_a_fixed_batch(tmp_path: Path) -> None:
-    """`batch=3` makes a program of three images, which refuses two."""
+    """`batch=3` exports a program for three images, which refuses two."""
     network = tiny(tmp_path)
     build(network, "torch", batch=3).write(tmp_path / "tiny.pt2")
     program = torch.export.load(tmp_path / "tiny.pt2").module()
@@ -557,7 +563,7 @@ def test_a_fixed_batch(tmp_path: Path) -> None:
 
 
 def test_weights_beside_the_program(written: tuple[Path, Path], every_op: Network) -> None:
-    """The safetensors file loads strictly into the module, and is what any target takes as weights."""
+    """The safetensors file loads strictly into the module, and any target accepts it as weights."""
     from safetensors.torch import load_file
 
     tensors = load_file(written[1])
@@ -570,7 +576,7 @@ def test_weights_beside_the_program(written: tuple[Path, Path], every_op: Networ
 
 
 def test_extract(written: tuple[Path, Path], every_op: Network, tmp_path: Path) -> None:
-    """A program tells of the canonical spec and the passes that it came from, and these build the same network."""
+    """A program records the canonical spec and the passes, and these build the same network."""
     recorded = backend.extract(written[0])
     assert recorded is not None
     assert (recorded.text, recorded.sha256, recorded.passes) == (every_op.text, every_op.sha256, ())
@@ -584,7 +590,7 @@ def test_extract(written: tuple[Path, Path], every_op: Network, tmp_path: Path) 
 
 
 def test_extract_of_the_command(tmp_path: Path) -> None:
-    """The spec of a program, and the options that build it again: what docs/pytorch.md promises of the command."""
+    """`extract` prints the spec of a program and the options that build it again, as docs/pytorch.md describes."""
     network, path = tiny(tmp_path), tmp_path / "net.PT2"
     build(network, "torch", fold_batchnorm=True, batch=3, seed=5).write(path)
     done = invoke("extract", path, "-o", tmp_path / "again.yaml")
@@ -613,8 +619,8 @@ def test_extract_of_the_command(tmp_path: Path) -> None:
         "[" * 100_000,
     ],
 )
-def test_a_record_that_somebody_edited(record: str, tmp_path: Path) -> None:
-    """Refused, and not printed: it may hold anything."""
+def test_an_edited_record_is_refused(record: str, tmp_path: Path) -> None:
+    """An edited record is refused and not printed, because it may contain anything."""
     with zipfile.ZipFile(tmp_path / "net.pt2", "w") as archive:
         archive.writestr("archive/extra/rescompile.json", record)
     done = invoke("extract", tmp_path / "net.pt2")
@@ -622,8 +628,8 @@ def test_a_record_that_somebody_edited(record: str, tmp_path: Path) -> None:
     assert done.stderr.startswith("error[E0801]: the record of the spec in ")
 
 
-def test_a_program_of_somebody_else(written: tuple[Path, Path], tmp_path: Path) -> None:
-    """One that records nothing is no error; what is no program is one."""
+def test_a_program_without_a_record(written: tuple[Path, Path], tmp_path: Path) -> None:
+    """A program without a record is not an error; a file that is not a program is one."""
     torch.export.save(torch.export.load(written[0]), tmp_path / "other.pt2")
     assert backend.extract(tmp_path / "other.pt2") is None
     (tmp_path / "none.pt2").write_bytes(b"no program")
@@ -646,14 +652,15 @@ network:
 
 
 def tiny(folder: Path) -> Network:
-    """A network that is exported quickly."""
+    """Return a network that is exported quickly."""
     (folder / "tiny.yaml").write_text(TINY)
     return elaborate(load(folder / "tiny.yaml"))
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
-def test_seal(suffix: str, tmp_path: Path) -> None:
-    """Both files are ours until somebody edits the program or saves other weights; then neither is overwritten unforced."""
+def test_changed_files_are_not_overwritten(suffix: str, tmp_path: Path) -> None:
+    """Both files count as ours until the program is edited or other weights are saved; then neither is overwritten
+    without --force."""
     artifact = build(tiny(tmp_path), "torch")
     files = artifact.write(tmp_path / "tiny.pt2")
     assert [checksum.state(file) for file in files] == ["ours", "ours"]
@@ -666,7 +673,7 @@ def test_seal(suffix: str, tmp_path: Path) -> None:
         "edited": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
         "foreign": b"somebody's own",
     }
-    if suffix == ".safetensors":  # which has no checksum
+    if suffix == ".safetensors":  # has no checksum
         del changes["edited"]
     for state, changed in changes.items():
         file.write_bytes(changed)
@@ -679,7 +686,7 @@ def test_seal(suffix: str, tmp_path: Path) -> None:
 
 
 def test_without_weights(tmp_path: Path) -> None:
-    """The structure is a module on the meta device, which costs nothing; no program is written of it."""
+    """Without weights, the module is on the meta device, and no program is written."""
     artifact = build(tiny(tmp_path), "torch", structure_only=True)
     assert all(tensor.is_meta for tensor in artifact.module.state_dict().values())  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="weights"):
@@ -691,7 +698,7 @@ def test_without_weights(tmp_path: Path) -> None:
     "pool", ["avgpool: {kernel: 2, stride: 1, padding: 1}", "maxpool: {kernel: 2, stride: 1, padding: 1}"]
 )
 def test_a_window_that_is_longer_than_a_volume(pool: str, tmp_path: Path) -> None:
-    """torch's `avg_pool3d` refuses it, so the target does, naming the step; `max_pool3d` takes it."""
+    """A window longer than a volume is refused for `avg_pool3d`, with the name of the step; `max_pool3d` accepts it."""
     path = tmp_path / "flat.yaml"
     path.write_text(f"rescompile: 1\nname: flat\ninput: [2, 1, 4, 5]\nnetwork: [pool: {{{pool}}}]\n", encoding="utf-8")
     network = elaborate(load(path))

@@ -1,6 +1,7 @@
-"""Training as the papers have it: what is dropped and with what probability, what is not computed, what is computed again.
+"""Training as the papers define it: what is dropped and with which probability, what is not computed, and what is
+recomputed.
 
-References are written out here from the formulas, around the submodules of the very module that is tested.
+References are written out from the formulas, with the submodules of the tested module.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ torch = pytest.importorskip("torch", reason="the modules are torch's: pip instal
 
 from output_comparison import FLOAT32_BOUND, random_input, random_weights, relative_rmse
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # as everybody calls it
+from torch.nn import functional as F  # noqa: N812
 
 from rescompile import backend, build, elaborate, load
 from rescompile.ir.network import Network, Op, walk
@@ -38,7 +39,7 @@ from rescompile.ir.ops import Norm
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads would wait for each other longer than these small networks take."""
+    """Run torch on one thread: more threads would mostly wait for each other in networks this small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,30 +47,30 @@ def one_thread() -> Iterator[None]:
 
 
 def network_of(folder: Path, **document: Any) -> Network:
-    """The network of a spec, which is JSON and so YAML."""
+    """Return the network of a spec, written as JSON, which is YAML."""
     path = folder / "spec.yaml"
     path.write_text(json.dumps({"rescompile": 1, "name": "trained", **document}))
     return elaborate(load(path))
 
 
 def module_of(network: Network, seed: int = 0) -> nn.Module:
-    """The module in float64 and training mode, with telling weights."""
+    """Return the module in float64 and training mode, with weights unlike any defaults."""
     module: nn.Module = build(network, "torch", random_weights(network, seed)).module  # type: ignore[attr-defined]
     return module.double().train()
 
 
 def batch(network: Network, count: int = 4) -> Tensor:
-    """Images in float64."""
+    """Return images in float64."""
     return torch.from_numpy(random_input(network, count)).double()
 
 
 def close(found: Tensor, wanted: Tensor) -> bool:
-    """Equal but for the order of additions in float64."""
+    """Return whether tensors are equal up to the order of additions in float64."""
     return found.shape == wanted.shape and bool((found - wanted).norm() <= 1e-12 * wanted.norm())
 
 
 def same(first: nn.Module, second: nn.Module) -> None:
-    """Hold two modules after backward to one set of gradients and buffers, to the last bit."""
+    """Assert that two modules have the same gradients and buffers after backward, to the last bit."""
     state, other = first.state_dict(keep_vars=True), second.state_dict(keep_vars=True)
     assert state.keys() == other.keys()
     for name, tensor in state.items():
@@ -84,7 +85,7 @@ def same(first: nn.Module, second: nn.Module) -> None:
 
 @contextmanager
 def drawn(values: Sequence[float] | Sequence[Sequence[float]]) -> Iterator[None]:
-    """Let torch.rand give these values, one for each call, and hold its callers to taking all of them.
+    """Let torch.rand return these values, one per call, and assert that all are used.
 
     A value is for a whole batch, a list of values for the samples of one.
     """
@@ -105,12 +106,12 @@ LAST = 0.4
 
 
 def linear(count: int) -> list[float]:
-    """Huang et al. 2016, section 3: p_l = 1 - l / L (1 - p_L)."""
+    """Return the survival probabilities of Huang et al. 2016, section 3: p_l = 1 - l / L (1 - p_L)."""
     return [1 - at / count * (1 - LAST) for at in range(1, count + 1)]
 
 
 def linear_zero_based(count: int) -> list[float]:
-    """timm: the drop rate grows from 0 in equal steps, which torch.linspace does there."""
+    """Return those of timm, where the drop rate grows from 0 in equal steps, as torch.linspace does."""
     return [1 - rate for rate in torch.linspace(0, 1 - LAST, count, dtype=torch.double).tolist()]
 
 
@@ -126,7 +127,8 @@ every_mode = pytest.mark.parametrize(("unit", "rescale"), list(itertools.product
 
 
 def residual_net(folder: Path, shortcut: str = "projection", depth: int = 2, **more: Any) -> Network:
-    """Two stages of basic units of which the second changes the shape, so that all kinds of shortcuts are met."""
+    """Return a network of two stages of basic units, of which the second changes the shape, so that every kind of
+    shortcut occurs."""
     return network_of(
         folder,
         input=[3, 8, 8],
@@ -143,18 +145,18 @@ def residual_net(folder: Path, shortcut: str = "projection", depth: int = 2, **m
 
 
 def units(module: nn.Module) -> list[Any]:
-    """The residual units of such a network in order."""
+    """Return the residual units of such a network in order."""
     return [*module.layer1, *module.layer2]
 
 
 def branch_of(unit: Any, x: Tensor) -> Tensor:
-    """F(x)."""
+    """Return F(x), the output of the residual branch."""
     y: Tensor = unit.bn2(unit.conv2(F.relu(unit.bn1(unit.conv1(x)))))
     return y
 
 
 def shortcut_of(unit: Any, x: Tensor, kind: str) -> Tensor:
-    """x, or what the shortcut makes of it where the shape changes."""
+    """Return x, or the output of the shortcut where the shape changes."""
     width, stride = unit.conv1.out_channels, unit.conv1.stride[0]
     if width == x.shape[1] and stride == 1:
         return x
@@ -166,7 +168,8 @@ def shortcut_of(unit: Any, x: Tensor, kind: str) -> Tensor:
 
 
 def reference(module: Any, x: Tensor, kind: str, factors: Sequence[Any]) -> Tensor:
-    """The network in which each branch counts so much: a number, 0 if it is not computed; or a tensor, one per sample."""
+    """Return the logits with each branch multiplied by its factor: a number, 0 for a branch that is not computed, or a
+    tensor with one per sample."""
     x = module.conv1(x)
     for unit, factor in zip(units(module), factors, strict=True):
         y = shortcut_of(unit, x, kind)
@@ -180,7 +183,7 @@ def reference(module: Any, x: Tensor, kind: str, factors: Sequence[Any]) -> Tens
 
 
 def backward(logits: Tensor) -> None:
-    """From a loss that every number of the logits counts in."""
+    """Run backward from a loss that depends on every logit."""
     (logits * torch.arange(1.0, 1.0 + logits.numel(), dtype=logits.dtype).reshape(logits.shape)).sum().backward()
 
 
@@ -188,7 +191,7 @@ def backward(logits: Tensor) -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.slow
 def test_every_draw(name: str, unit: str, rescale: str, tmp_path: Path) -> None:
-    """Draws just below and just above p_l: outputs, gradients and buffers are those of the formula, branch by branch."""
+    """With draws just below and just above p_l, outputs, gradients and buffers equal the formula, branch by branch."""
     schedule, survival = SCHEDULES[name]
     kind = SHORTCUTS[list(SCHEDULES).index(name) % len(SHORTCUTS)]
     network = residual_net(tmp_path, kind, survival={**schedule, "unit": unit, "rescale": rescale})
@@ -196,7 +199,7 @@ def test_every_draw(name: str, unit: str, rescale: str, tmp_path: Path) -> None:
     for pattern in ((1, 1, 1, 1), (0, 1, 0, 1), (1, 0, 1, 0), (0, 0, 0, 0)):
         module = module_of(network)
         twin = copy.deepcopy(module)
-        # Patterns are of a branch over the blocks; for samples, the next sample has the next pattern.
+        # Patterns are for one sample over the blocks; the next sample has the pattern shifted by one block.
         kept = [[pattern[(at + sample) % 4] for sample in range(len(x) if unit == "sample" else 1)] for at in range(4)]
         draws = [
             [p - 1e-5 if survives or p == 1 else p + 1e-5 for survives in row]
@@ -219,14 +222,14 @@ def test_every_draw(name: str, unit: str, rescale: str, tmp_path: Path) -> None:
             elif theirs[key].grad is None:
                 assert tensor.grad is None, key
             else:
-                # The bias before a norm has no gradient, but for rounding; here all else is far larger.
+                # The bias before a norm has no gradient, except for rounding errors; all others are far larger.
                 assert (tensor.grad - theirs[key].grad).norm() <= 1e-10 * max(theirs[key].grad.norm(), 1e-3), key
 
 
 @every_mode
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_evaluation(name: str, unit: str, rescale: str, tmp_path: Path) -> None:
-    """Every branch counts p_l times (rescale: test), or once (rescale: train); nothing is drawn."""
+    """In evaluation, each branch is multiplied by p_l (rescale: test) or by 1 (rescale: train), and nothing is drawn."""
     schedule, survival = SCHEDULES[name]
     network = residual_net(tmp_path, survival={**schedule, "unit": unit, "rescale": rescale})
     module = module_of(network).eval()
@@ -237,7 +240,7 @@ def test_evaluation(name: str, unit: str, rescale: str, tmp_path: Path) -> None:
 
 @every_mode
 def test_folded_evaluation(unit: str, rescale: str, tmp_path: Path) -> None:
-    """With norms folded into convolutions, and p_l with them where that is exact: the same numbers, fewer modules."""
+    """Folding norms into convolutions, and p_l too where that is exact, changes no output and removes modules."""
     survival = {"schedule": "linear", "last": LAST, "unit": unit, "rescale": rescale}
     network = residual_net(tmp_path, survival=survival)
     weights, x = random_weights(network), random_input(network)
@@ -253,7 +256,7 @@ def test_folded_evaluation(unit: str, rescale: str, tmp_path: Path) -> None:
 
 @every_mode
 def test_certain_survival_is_the_plain_network(unit: str, rescale: str, tmp_path: Path) -> None:
-    """p = 1: outputs, gradients and buffers to the last bit, in training and in evaluation."""
+    """With p = 1, outputs, gradients and buffers equal the plain network to the last bit, in training and in evaluation."""
     survival = {"schedule": "uniform", "last": 1, "unit": unit, "rescale": rescale}
     plain, network = residual_net(tmp_path), residual_net(tmp_path, survival=survival)
     first, second = module_of(plain), module_of(network)
@@ -269,7 +272,7 @@ def test_certain_survival_is_the_plain_network(unit: str, rescale: str, tmp_path
 
 @pytest.mark.parametrize("schedule", ["linear", "linear_zero_based", "uniform"])
 def test_networks_of_one_block(schedule: str, tmp_path: Path) -> None:
-    """The paper's only block is its last; timm's is its first, which never drops."""
+    """In a network of one block, the paper drops it as its last, and timm never drops it as its first."""
     network = network_of(
         tmp_path,
         input=[2, 4, 4],
@@ -296,7 +299,7 @@ LINEAR: dict[str, Any] = {
 
 @pytest.mark.parametrize("rescale", RESCALES)
 def test_expectation_over_all_outcomes(rescale: str, tmp_path: Path) -> None:
-    """Of branches without norms or activations, evaluation is the mean of training over every outcome, exactly."""
+    """For branches without norms or activations, evaluation equals the mean of training over all outcomes."""
     survival = {"schedule": "linear", "last": LAST, "unit": "batch", "rescale": rescale}
     network = network_of(tmp_path, **LINEAR, survival=survival)
     module, x = module_of(network), batch(network)
@@ -311,7 +314,7 @@ def test_expectation_over_all_outcomes(rescale: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rescale", RESCALES)
 def test_expectation_over_samples(rescale: str, tmp_path: Path) -> None:
-    """With unit sample, one batch of many equal images has the mean that evaluation gives, and drops as often as it says."""
+    """With `unit: sample`, many equal images in one batch have the mean of evaluation, and are dropped at the given rate."""
     survival = {"schedule": {"each": [0.7]}, "unit": "sample", "rescale": rescale}
     network = network_of(
         tmp_path, **{**LINEAR, "network": [{"units": {"block": "unit", "depth": 1}}]}, survival=survival
@@ -328,7 +331,7 @@ def test_expectation_over_samples(rescale: str, tmp_path: Path) -> None:
 
 
 def test_how_often_blocks_survive(tmp_path: Path) -> None:
-    """Real draws of many batches follow the schedule, one block apart from the others, and torch's seed rules them."""
+    """Real draws follow the schedule, blocks are independent, and torch's seed determines them."""
     survival = {"schedule": "linear", "last": LAST, "unit": "batch", "rescale": "test"}
     network = network_of(tmp_path, **LINEAR, survival=survival)
     module, x, count = module_of(network), batch(network, 1), 1500
@@ -359,13 +362,13 @@ def test_how_often_blocks_survive(tmp_path: Path) -> None:
 
 @dataclass
 class Saved:
-    """What autograd keeps for backward: every tensor that is saved, and the storages they are in."""
+    """The tensors that autograd saves for backward, and their storages."""
 
     tensors: list[Tensor] = field(default_factory=list)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Collect from what is computed inside."""
+        """Record the tensors saved inside."""
         with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda kept: kept):
             yield
 
@@ -374,19 +377,20 @@ class Saved:
         return tensor
 
     def shapes(self) -> list[tuple[int, ...]]:
-        """Their shapes, in the order in which they were saved."""
+        """Return the shapes in the order in which tensors were saved."""
         return [tuple(tensor.shape) for tensor in self.tensors]
 
     def bytes(self, without: nn.Module) -> int:
-        """The size of their storages, each once, without those of the weights."""
-        own = {tensor.untyped_storage().data_ptr() for tensor in without.state_dict().values()}
+        """Return the total size of the storages, without those of the weights."""
+        weights = {tensor.untyped_storage().data_ptr() for tensor in without.state_dict().values()}
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in self.tensors}
-        return sum(storage.nbytes() for at, storage in storages.items() if at not in own)
+        return sum(storage.nbytes() for at, storage in storages.items() if at not in weights)
 
 
 @pytest.mark.parametrize("block", ["basic", "preact_basic", "bottleneck"])
 def test_a_dropped_block_is_not_computed(block: str, tmp_path: Path) -> None:
-    """No forward, no backward, nothing counted, nothing kept: the step is that of the network without the branch."""
+    """A dropped block has no forward, no backward, no updated buffers and no saved tensors; the step is that of the
+    network without the branch."""
     row = {"depth": 3, "width": 4}
     network = network_of(
         tmp_path,
@@ -411,7 +415,7 @@ def test_a_dropped_block_is_not_computed(block: str, tmp_path: Path) -> None:
         assert (parameter.grad is None) == name.startswith(dropped), name
     for name, buffer in module.named_buffers():
         assert torch.equal(buffer, before[name]) == name.startswith(dropped), name
-    # The same network with what remains of the block in its place.
+    # The same network with the remainder of the block in its place.
     without = module_of(network)
     without.layer1[1] = nn.Identity() if block == "preact_basic" else nn.ReLU()
     wanted = Saved()
@@ -423,7 +427,8 @@ def test_a_dropped_block_is_not_computed(block: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", SHORTCUTS)
 def test_shortcuts_are_computed_when_the_branch_is_dropped(kind: str, tmp_path: Path) -> None:
-    """What changes the shape is never skipped: a projection learns and counts, option A pads and pools."""
+    """Shortcuts that change the shape are computed even if the branch is dropped: a projection is trained and updates
+    its norm, option A pads and pools."""
     survival = {"schedule": "uniform", "last": 0.5, "unit": "batch", "rescale": "test"}
     network = residual_net(tmp_path, kind, depth=1, survival=survival)
     module, x = module_of(network), batch(network)
@@ -442,7 +447,7 @@ def test_shortcuts_are_computed_when_the_branch_is_dropped(kind: str, tmp_path: 
 
 
 def test_stochastic_depth_110() -> None:
-    """The paper's network: p from 1 - 0.5 / 54 to 0.5, and 40.25 of its 54 blocks in a step, as its section 3 says."""
+    """The paper's network has p from 1 - 0.5 / 54 to 0.5, so a step computes 40.25 of its 54 blocks on average, as in section 3."""
     network = facts.network("stochastic_depth_110")
     module = module_of(network)
     survival = [1 - at / 54 * 0.5 for at in range(1, 55)]
@@ -453,7 +458,7 @@ def test_stochastic_depth_110() -> None:
         block.conv1.register_forward_hook(lambda *_, at=at: called.append(at))
     x = batch(network, 1)
     with torch.no_grad():
-        for pattern in (0, 1):  # every other block survives by a hair, the others just do not
+        for pattern in (0, 1):  # every other block just survives, the others just do not
             called.clear()
             with drawn([p - 1e-5 if at % 2 == pattern else p + 1e-5 for at, p in enumerate(survival)]):
                 module(x)
@@ -464,7 +469,7 @@ def test_stochastic_depth_110() -> None:
 
 
 def test_dropout_in_wide_units() -> None:
-    """Between the convolutions of a unit, at the rate of the spec: the same numbers as F.dropout under the same seed."""
+    """Dropout is between the convolutions of a unit, at the rate of the spec, and equals F.dropout under the same seed."""
     settings = ("parameters.k=1", "input=[3, 8, 8]")
     network, plain = facts.network("wrn_16_8_dropout", *settings), facts.network("wrn_16_8", *settings)
     module, without = module_of(network), module_of(plain)
@@ -492,14 +497,14 @@ def test_dropout_in_wide_units() -> None:
 
 
 def norms(network: Network) -> dict[str, Norm]:
-    """The norms of a network by name."""
+    """Return the norms of a network by name."""
     return {
         name: node.kind for name, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, Norm)
     }
 
 
 def kinds_of_norms() -> dict[tuple[float, float], str]:
-    """Every eps and momentum of the zoo, each with one network that has it."""
+    """Return every eps and momentum of the zoo, each with one network that has it."""
     found: dict[tuple[float, float], str] = {}
     for name in facts.zoo():
         for kind in norms(facts.network(name)).values():
@@ -508,7 +513,7 @@ def kinds_of_norms() -> dict[tuple[float, float], str]:
 
 
 def check_norms(module: nn.Module, network: Network) -> None:
-    """Hold every norm of a module to the tree."""
+    """Assert that every norm of a module has the eps and momentum of the tree."""
     wanted = norms(network)
     found = {name: part for name, part in module.named_modules() if hasattr(part, "eps")}
     assert found.keys() == wanted.keys()
@@ -518,7 +523,7 @@ def check_norms(module: nn.Module, network: Network) -> None:
 
 
 def test_norms_of_the_zoo() -> None:
-    """Every eps and momentum that a paper or a library has, somewhere other than where torch puts it."""
+    """The zoo's values of eps and momentum, which differ from torch's defaults in some networks, reach the module."""
     kinds = kinds_of_norms()
     assert len(kinds) >= 2
     for name in set(kinds.values()):
@@ -526,7 +531,7 @@ def test_norms_of_the_zoo() -> None:
 
 
 def test_norms_follow_their_spec(tmp_path: Path) -> None:
-    """`eps` and `momentum` of all norms and of a single one, as they act on a batch in training."""
+    """`eps` and `momentum`, as defaults and of a single norm, take effect on a batch in training."""
     network = network_of(
         tmp_path,
         input=[3, 6, 6],
@@ -560,7 +565,7 @@ def test_norms_follow_their_spec(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "heads"), [("googlenet", ["aux1", "aux2"]), ("inception_v3", ["aux"])])
 def test_auxiliary_heads(name: str, heads: list[str]) -> None:
-    """In training a dictionary with a head each beside the logits, in evaluation the logits alone."""
+    """In training, the output is a dictionary of the logits and each head; in evaluation, the logits alone."""
     network = facts.network(name)
     module = backend.load("torch").make(network)  # type: ignore[attr-defined]
     x = torch.zeros(2, *network.input, device="meta")  # shapes without numbers
@@ -625,14 +630,14 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_features(name: str, tmp_path: Path) -> None:
-    """The map of each part by its name, as the interpreter of the tree has it: in torch, in training too, and in ONNX."""
+    """Features equal the maps of the interpreter by name: in torch, in training too, and in ONNX."""
     network = network_of(tmp_path, input=[3, 8, 8], **BACKBONES[name])
     wanted_names = ["logits", *BACKBONES[name]["features"]]
     weights, x = random_weights(network), random_input(network, 3)
     wanted = interpret(network, weights, x)
     module = module_of(network)
     modules, maps = dict(module.named_modules()), dict[str, list[Tensor]]()
-    for part in (part for part in wanted_names[1:] if part in modules):  # an activation is a function, no module
+    for part in (part for part in wanted_names[1:] if part in modules):  # an activation is a function, not a module
         maps[part] = []
         modules[part].register_forward_hook(lambda _, __, made, part=part: maps[part].append(made.clone()))
     with torch.no_grad():
@@ -655,8 +660,8 @@ def test_features(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_checkpoint_changes_no_number(dropout: float, tmp_path: Path) -> None:
-    """Losses, gradients, running statistics and counters of two steps, to the last bit; with dropout too."""
-    made = []
+    """Checkpointing changes no bit of losses, gradients, running statistics and counters in two steps, with dropout too."""
+    runs = []
     for checkpoint in (False, True):
         network = network_of(
             tmp_path,
@@ -675,15 +680,15 @@ def test_checkpoint_changes_no_number(dropout: float, tmp_path: Path) -> None:
             loss = logits.square().sum()
             losses.append(loss.item())
             loss.backward()
-        made.append((module, losses))
-    (plain, wanted), (module, losses) = made
+        runs.append((module, losses))
+    (plain, wanted), (module, losses) = runs
     assert losses == wanted
     same(module, plain)
     assert int(module.features.denseblock1.denselayer1.norm1.num_batches_tracked) == 7 + 2
 
 
 def test_checkpoint_keeps_less(tmp_path: Path) -> None:
-    """What backward needs of a step, with the inputs that checkpointed parts hold, is at most 0.6 of without."""
+    """Tensors saved for backward, with the inputs that checkpoints keep, take at most 0.6 of the size without checkpoints."""
     kept = []
     for checkpoint in (False, True):
         network = network_of(tmp_path, extends="densenet_bc_100_k12_cifar", checkpoint=checkpoint)
@@ -692,7 +697,7 @@ def test_checkpoint_keeps_less(tmp_path: Path) -> None:
         home = sys.modules[type(module).__module__]
 
         def held(function: Any, x: Tensor, saved: Saved = saved, **options: Any) -> Tensor:
-            saved.tensors.append(x)  # checkpoint holds on to it itself, unseen by hooks
+            saved.tensors.append(x)  # checkpoint itself keeps it, invisible to hooks
             result: Tensor = torch.utils.checkpoint.checkpoint(function, x, **options)
             return result
 
@@ -704,7 +709,7 @@ def test_checkpoint_keeps_less(tmp_path: Path) -> None:
 
 
 def test_checkpoint_leaves_evaluation_alone(tmp_path: Path) -> None:
-    """Scripted and exported, the module is what it is without, and nothing is computed again where nobody learns."""
+    """In evaluation, the module is the same scripted and exported, and nothing is recomputed without gradients."""
     document = {"extends": "densenet_bc_100_k12_cifar", "input": [3, 8, 8], "parameters": {"n": 1, "k": 4}}
     network, plain = (network_of(tmp_path, **document, checkpoint=checkpoint) for checkpoint in (True, False))
     module, x = module_of(network).eval(), batch(network)
@@ -712,7 +717,7 @@ def test_checkpoint_leaves_evaluation_alone(tmp_path: Path) -> None:
         wanted = module_of(plain).eval()(x)
         assert torch.equal(module(x), wanted)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather have modules exported
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch recommends torch.export
             assert torch.equal(torch.jit.script(module)(x), wanted)
         dynamic = {"x": {0: torch.export.Dim("batch", min=1)}}
         program = torch.export.export(module, (x,), dynamic_shapes=dynamic).module()

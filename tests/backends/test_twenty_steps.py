@@ -1,4 +1,4 @@
-"""Twenty steps of SGD in all frameworks stay together within what float32 rounding explains: benchmarks/training_steps.py."""
+"""Twenty steps of SGD in all frameworks agree within float32 rounding: benchmarks/training_steps.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training_steps.py"
 @pytest.mark.process
 @pytest.mark.skipif(bool(MISSING), reason="trains in each framework: pip install 'rescompile[torch,flax,keras,mlx]'")
 def test_frameworks_stay_within_rounding() -> None:
-    """The command of docs/frameworks.md on smaller batches: it prints each framework, and none is off by more than rounding."""
+    """The command of docs/frameworks.md, on smaller batches, prints each framework, and each is within rounding."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--batch", "4"], env={**os.environ, "OMP_NUM_THREADS": "1", "KERAS_BACKEND": "torch"},
         capture_output=True, text=True, check=False,
@@ -29,7 +29,7 @@ def test_frameworks_stay_within_rounding() -> None:
 
 
 def test_the_figure_is_the_output_of_the_command() -> None:
-    """The table in docs/frameworks.md has the rows that the command prints, each within three times what rounding explains."""
+    """The table in docs/frameworks.md has the rows that the command prints, each within three times the effect of rounding."""
     page = (SCRIPT.parents[1] / "docs" / "frameworks.md").read_text("utf-8")
     lines = (
         page.partition("| | last loss | losses | logits |\n|---|---|---|---|\n")[2].partition("\n\n")[0].splitlines()

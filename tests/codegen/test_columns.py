@@ -1,4 +1,4 @@
-"""Columns: corresponding nodes of all instances, and what they share."""
+"""Columns: corresponding nodes of all instances, and the properties that they share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rescompile.ir.provenance import Origin
 
 
 def relu(line: int, name: str = "relu") -> Op:
-    """An op that a line of a definition made."""
+    """Return an op that originates from a line of a definition."""
     return Op(name, ops.Act("relu"), (4,), (4,), origin=Origin("net.yaml", line, ""))
 
 
-def test_only_returns_what_all_share_and_nothing_else() -> None:
+def test_only_returns_a_shared_property() -> None:
     column = Column({0: relu(1), 2: relu(1)})
     assert column.only(lambda op: op.name) == "relu"
     column[5] = relu(1, "other")
@@ -33,7 +33,7 @@ def test_a_column_keeps_the_numbers_of_its_instances() -> None:
 
 
 def lines(*lists: Sequence[int]) -> list[list[int]]:
-    """The instances in each column of lists of ops that these lines made."""
+    """Return the instances in each column of lists of ops that originate from these lines."""
     nodes: dict[int, Sequence[Node]] = {at: [relu(line) for line in listed] for at, listed in enumerate(lists)}
     return [list(column) for column in aligned(nodes)]
 
@@ -46,10 +46,10 @@ def test_a_step_that_the_first_instance_lacks_follows_the_one_before_it() -> Non
     assert lines([1, 4], [1, 2, 3, 4], [4, 5]) == [[0, 1], [1], [1], [0, 1, 2], [2]]
 
 
-def test_a_step_that_made_several_nodes_is_told_apart_by_count() -> None:
+def test_nodes_of_one_step_correspond_by_position() -> None:
     assert lines([1, 1, 1], [1, 1]) == [[0, 1], [0, 1], [0]]
 
 
-def test_contradicting_orders_do_not_fit() -> None:
+def test_contradicting_orders_are_a_misfit() -> None:
     with pytest.raises(Misfit):
         lines([1, 2], [2, 1])

@@ -1,4 +1,4 @@
-"""Generated source and the work for it grow with the spec, not with its expressions written out."""
+"""The length of generated source and the work for it grow linearly with the spec, rather than with its expanded expressions."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def concat(*branches: str, split: str = "") -> str:
 
 
 def quarters(size: int) -> str:
-    """The channels after a concatenation are four times a quarter of those before."""
+    """Return blocks whose channels after a concatenation are four times a quarter of those before."""
     steps = [concat("identity", "act", "act", "act", split="split: true, ")] * size
     return block(0, [conv("start", "width"), *steps, conv("last", "in_channels")])
 
 
 def halves(size: int, last: str = "in_channels") -> str:
-    """They are two different expressions of those before."""
+    """Return blocks whose channels are sums of two different expressions of those before."""
     steps = [
         concat(f"{{{conv(f'a{at}', '(in_channels + 1) // 2')}}}", f"{{{conv(f'b{at}', 'in_channels // 2')}}}")
         for at in range(size)
@@ -56,30 +56,30 @@ def halves(size: int, last: str = "in_channels") -> str:
 
 
 def unread(size: int) -> str:
-    """Nothing reads the last of them."""
+    """Return the same where nothing reads the last channels."""
     return halves(size, "")
 
 
 def branches(size: int) -> str:
-    """Each of many branches has another expression."""
+    """Return many branches, each with another expression."""
     listed = [f"{{{conv(f'c{at}', f'in_channels + {at}')}}}" for at in range(10 * size)]
     return block(0, [conv("start", "width"), concat(*listed), conv("last", "in_channels")])
 
 
 def lets(size: int) -> str:
-    """Each name mentions the one before twice."""
+    """Return a block of names, each of which mentions the one before twice."""
     names = ["width", *(f"a{at}" for at in range(size))]
     listed = "".join(f"      {name}: ({before} + {before}) / 2\n" for before, name in itertools.pairwise(names))
     return block(0, [conv("c", names[-1])], f"    let:\n{listed}")
 
 
 def lets_of_a_macro(size: int) -> str:
-    """The same in a block whose steps belong to the one around."""
+    """Return the same in an inline block, whose steps belong to the block around it."""
     return block(0, ["{block: b1, width: width}"]) + lets(size).replace("b0:", "b1:\n    inline: true")
 
 
 def macros(size: int) -> str:
-    """Each block gives the one inside an argument that mentions its own twice."""
+    """Return nested inline blocks, each of which passes on an argument that mentions its own twice."""
     return "".join(
         block(
             at,
@@ -91,7 +91,7 @@ def macros(size: int) -> str:
 
 
 def classes(size: int) -> str:
-    """The same, where each block is a class."""
+    """Return the same with a class for each block."""
     return macros(size).replace("    inline: true\n", "").replace("{block:", "d: {block:")
 
 
@@ -123,8 +123,8 @@ def test_long_expressions_have_the_right_values(family: Callable[[int], str], tm
     compare(built, *drawn(built, seed=1))
 
 
-def test_equal_channels_are_collected(tmp_path: Path) -> None:
-    """Four times a quarter is the whole."""
+def test_equal_channels_are_simplified(tmp_path: Path) -> None:
+    """Four times a quarter of the width is simplified to the width."""
     assert "self.last = nn.Conv2d(width, width, 1, bias=False)" in source(network(quarters, 9, tmp_path))
 
 
@@ -133,7 +133,7 @@ def test_a_long_expression_gets_a_name(tmp_path: Path) -> None:
     assert "nn.Conv2d(channels2, channels2 // 2, 1, bias=False)" in text
 
 
-def test_a_name_that_nothing_reads_is_not_written(tmp_path: Path) -> None:
+def test_unused_names_are_not_written(tmp_path: Path) -> None:
     text = source(network(unread, 9, tmp_path))
     names = {line.split()[0] for line in text.splitlines() if line.lstrip().startswith("channels")}
     assert names

@@ -1,4 +1,4 @@
-"""The planner: its work grows with the number of copies, not with its square."""
+"""The planner segments a row equally often at any depth, so its work does not grow with the square of the depth."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ network:
 
 
 @pytest.mark.parametrize("unrolled", [False, True])
-def test_a_row_is_taken_apart_equally_often_whatever_its_depth(
+def test_rows_are_segmented_equally_often_at_any_depth(
     unrolled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: Counter[int] = Counter()

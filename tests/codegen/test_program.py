@@ -1,6 +1,8 @@
-"""Programs, before a template prints them: run by numpy, with no framework, they give what the tree gives.
+"""Programs before a template prints them: run by numpy, without a framework, they compute what the interpreter
+computes.
 
-Each is lowered for dialects that end lines elsewhere, or may overwrite less: what a variable holds may depend on neither.
+Each is lowered for dialects that end lines in other places, or overwrite fewer values; neither may change the value of
+a variable.
 """
 
 from __future__ import annotations
@@ -29,26 +31,26 @@ from rescompile.ir.network import Network, parameters
 Array = NDArray[Any]
 DIALECTS = {"plain": Plain(), "stress": Stress(), "modules": Modules(), "greedy": Greedy()}
 SEEDS = range(60)
-#: Relative to the largest output. Both are float64, and differ in nothing but the order of sums.
+#: Relative to the largest output. Both are float64, and differ only in the order of sums.
 BOUND = 1e-9
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where specs are written."""
+    """Return the folder for specs."""
     path: Path = tmp_path_factory.mktemp("specs")
     return path
 
 
 def elaborated(text: str, folder: Path) -> Network:
-    """The network of a spec's text."""
+    """Return the network of a spec's text."""
     path = folder / "spec.yaml"
     path.write_text(text, encoding="utf-8")
     return rescompile.elaborate(rescompile.load(path))
 
 
 def variants(network: Network, seed: int) -> Iterator[Network]:
-    """The network with its hints, with none, and with some that are no longer true."""
+    """Yield the network with its hints, without hints, and with hints that are no longer true."""
     yield network
     yield without_hints(network)
     stale = STALE[seed % len(STALE)](network, Random(seed))
@@ -57,7 +59,7 @@ def variants(network: Network, seed: int) -> Iterator[Network]:
 
 
 def drawn(network: Network, seed: int) -> tuple[dict[str, Array], Array]:
-    """Weights under which every mistake shows, and an input."""
+    """Return weights under which every mistake shows, and an input."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((2, *network.input))
     weights: dict[str, Array] = {}
@@ -68,8 +70,8 @@ def drawn(network: Network, seed: int) -> tuple[dict[str, Array], Array]:
     return {name: np.asarray(value, np.float64) for name, value in weights.items()}, x
 
 
-def complaint(network: Network, weights: dict[str, Array], x: Array, exact: dict[str, Array]) -> str | None:
-    """How the program of a network comes out wrong in one of the dialects, if it does."""
+def failure(network: Network, weights: dict[str, Array], x: Array, exact: dict[str, Array]) -> str | None:
+    """Return how the program of a network fails in one of the dialects, or None."""
     for name, dialect in DIALECTS.items():
         for style in lowering.STYLES:
             try:
@@ -87,7 +89,7 @@ def complaint(network: Network, weights: dict[str, Array], x: Array, exact: dict
     return None
 
 
-#: One of each family, where interpreting it takes no time.
+#: One network of each family that is interpreted quickly.
 ZOO = (
     "resnet20_cifar", "preact_resnet164_cifar", "densenet_bc_100_k12_cifar", "stochastic_depth_110", "highway_mnist_fc_10",
     "wrn_40_2", "googlenet", "plain_mnist_fc_10", "he2016_shortcut_original",
@@ -97,11 +99,11 @@ ZOO = (
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.slow_for("googlenet")
 def test_network_of_the_zoo(name: str) -> None:
-    """Rows of at most three copies, on a small image."""
+    """Programs of zoo networks, with rows of at most three copies on a small image, compute what the interpreter computes."""
     network = shallow(name)
     for variant in variants(network, facts.zoo().index(name)):
         weights, x = drawn(variant, 0)
-        assert complaint(variant, weights, x, interpret(variant, weights, x)) is None
+        assert failure(variant, weights, x, interpret(variant, weights, x)) is None
 
 
 Case = tuple[Network, dict[str, Array], Array, dict[str, Array]]
@@ -109,7 +111,7 @@ Case = tuple[Network, dict[str, Array], Array, dict[str, Array]]
 
 @cache
 def cases(seed: int, folder: Path) -> tuple[Case, ...]:
-    """The variants of a random network with what they should give."""
+    """Return the variants of a random network with their expected outputs."""
     found = []
     for network in variants(elaborated(generate(seed).text, folder), seed):
         weights, x = drawn(network, seed)
@@ -119,9 +121,9 @@ def cases(seed: int, folder: Path) -> tuple[Case, ...]:
 
 @pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 6 else []) for n in SEEDS])
 def test_random_network(seed: int, folder: Path) -> None:
-    """Whatever a spec may say."""
+    """Programs of random networks compute what the interpreter computes."""
     for case in cases(seed, folder):
-        assert complaint(*case) is None
+        assert failure(*case) is None
 
 
 TAPPED = """
@@ -159,20 +161,20 @@ network:
 
 
 @pytest.mark.parametrize("text", [TAPPED, ONE_BRANCH])
-def test_what_is_still_needed_is_kept(text: str, folder: Path) -> None:
-    """Variables behind a side branch, and the only value of a merge: it is no result of its own."""
+def test_values_are_kept_while_they_are_needed(text: str, folder: Path) -> None:
+    """Variables behind a side branch, and the only value of a merge, which is not a new value, stay available."""
     network = elaborated(text, folder)
     weights, x = drawn(network, 0)
-    assert complaint(network, weights, x, interpret(network, weights, x)) is None
+    assert failure(network, weights, x, interpret(network, weights, x)) is None
 
 
 @pytest.mark.parametrize("name", OF_PROGRAMS)
-def test_a_mistake_of_lowering_is_caught(name: str, folder: Path) -> None:
-    """Without any framework: planted, it shows in some random network, or in the one with a side branch."""
+def test_mutants_of_lowering_are_detected(name: str, folder: Path) -> None:
+    """Each mutant of lowering fails in a random network or in the one with a side branch, without any framework."""
     tapped = elaborated(TAPPED, folder)
     weights, x = drawn(tapped, 0)
     listed = [(tapped, weights, x, interpret(tapped, weights, x))]
     listed += [case for seed in SEEDS[:40] for case in cases(seed, folder)]
     with pytest.MonkeyPatch.context() as patch:
         OF_PROGRAMS[name](patch)
-        assert any(complaint(*case) for case in listed), f"{name} goes unnoticed"
+        assert any(failure(*case) for case in listed), f"{name} is not detected"

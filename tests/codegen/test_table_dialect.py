@@ -1,4 +1,4 @@
-"""The table of a dialect: methods, names by an attribute, and what a template does not print."""
+"""The table of a dialect: methods, names chosen by an attribute, and statements that a template does not print."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ METHODS = Methods()
 
 
 def root(name: str = "resnet18") -> Class:
-    """The class of a network of the zoo."""
+    """Return the class of a network of the zoo."""
     return plan_classes(facts.network(name), frozenset()).root
 
 
 def layer(kind: type[Kind]) -> Layer:
-    """The layer of an op in the class of resnet18."""
+    """Return the layer of an op in the class of resnet18."""
     return next(item for item in root().items if isinstance(item, Layer) and item.kind is kind)
 
 
@@ -56,7 +56,7 @@ def layer(kind: type[Kind]) -> Layer:
     ],
 )
 def test_a_method_binds_tighter_than_operators(value: str, text: str) -> None:
-    """A value that is not a name, a call or a part of one is put in brackets."""
+    """A value is put in brackets unless it is a name, a call or a part of one."""
     assert METHODS.function(layer(ops.Act), value, False) == text
 
 
@@ -68,13 +68,13 @@ def test_a_method_as_a_module_is_the_function_of_the_class() -> None:
         METHODS.module(layer(ops.Flatten), False)
 
 
-def test_a_value_without_a_name_is_refused() -> None:
-    """An op whose attribute has another value is refused with that attribute, as a spec writes it."""
+def test_an_attribute_value_without_a_spelling_is_refused() -> None:
+    """An op with an attribute value that the table lacks is refused, with the attribute as a spec writes it."""
     with pytest.raises(Unavailable, match="no rule for the op 'maxpool' with 'ceil: false'"):
         METHODS.function(layer(ops.MaxPool), "x", False)
 
 
-def test_what_a_template_does_not_print_is_refused() -> None:
+def test_a_statement_that_a_template_lacks_is_refused() -> None:
     """The message contains the word of the spec and the class."""
     with pytest.raises(Unavailable, match="no residual branches with a 'survival', but the class Resnet18 needs them"):
         METHODS.refused(Survives("survival", (), ()), root())

@@ -1,7 +1,7 @@
-"""The three forms of grouped convolutions: equal in every target, with names and weights by one rule.
+"""The three forms of grouped convolutions compute the same in every target, with names and weights by one rule.
 
-What forms a and b compute is held to form c, which is the spec as it stands: by the interpreter in float64, in ONNX Runtime
-and in torch within the bound of PEERS.md, in training too. Weights are random, with scales of both signs.
+Forms a and b are compared with form c, which is the spec unchanged: in float64 by the interpreter, in ONNX Runtime and
+in torch within the bound of PEERS.md, in training too. Weights are random, with scales of both signs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rescompile.weights import Weights, draw, from_arrays
 Array = NDArray[Any]
 
 HEAD = "rescompile: 1\nname: my_net\ninput: [3, 12, 12]\n"
-#: Specs with grouped convolutions, by what is special about them.
+#: Specs with grouped convolutions, by their special features.
 SPECS = {
     "bottlenecks": """
 defaults: {bottleneck: {cardinality: 4, base_width: 16}}
@@ -183,31 +183,31 @@ CASES = [(what, form) for what in SPECS for form in ("a", "b")]
 
 
 def spec(text: str, folder: Path) -> Path:
-    """The file of a spec."""
+    """Write a spec, and return its path."""
     path = folder / "my_net.yaml"
     path.write_text(HEAD + text, encoding="utf-8")
     return path
 
 
 def elaborated(what: str, folder: Path) -> Network:
-    """The tree of one of the specs above."""
+    """Return the network of one of SPECS."""
     return rescompile.elaborate(rescompile.load(spec(SPECS[what], folder)))
 
 
 def off(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
-    """The largest difference of any output, relative to its size."""
+    """Return the largest difference of any output, relative to its root mean square."""
     assert found.keys() == wanted.keys()
     return max(float(np.abs(found[name] - wanted[name]).max()) / (rms(wanted[name]) or 1.0) for name in wanted)
 
 
 def has_groups(network: Network) -> bool:
-    """Whether a convolution of a network has groups; those of a group norm are something else."""
+    """Return whether a convolution of a network has groups; the groups of a group norm do not count."""
     convs = [node.kind for _, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, Conv)]
     return any(conv.groups > 1 for conv in convs)
 
 
 def exact(network: Network, form: str, count: int = 2) -> float:
-    """How far a form is from the spec in float64. Costs, outputs and the tensors themselves are compared on the way."""
+    """Return the error of a form in float64, and assert that cost, outputs and tensors are those of the spec."""
     x = np.random.default_rng(3).standard_normal((count, *network.input)).astype(np.float32)
     given = random_weights(network, x, 3)
     changed, weights = apply(network, from_arrays(given, network), {"form": form})
@@ -230,7 +230,7 @@ def exact(network: Network, form: str, count: int = 2) -> float:
 
 @pytest.mark.parametrize(("what", "form"), CASES)
 def test_exact(what: str, form: str, tmp_path: Path) -> None:
-    """In float64 the forms differ by rounding alone."""
+    """In float64 the forms differ only by rounding."""
     assert exact(elaborated(what, tmp_path), form) < 1e-9
 
 
@@ -246,15 +246,15 @@ def test_exact(what: str, form: str, tmp_path: Path) -> None:
 )
 @pytest.mark.slow
 def test_exact_in_the_zoo(name: str, settings: list[str], form: str) -> None:
-    """The networks that the forms are for, and depthwise ones, on small maps."""
+    """The zoo networks with grouped convolutions, depthwise ones included, are exact on small maps."""
     assert exact(zoo(name, *settings), form, 1) < 1e-9
 
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.slow
 def test_random_bottlenecks(seed: int, tmp_path: Path) -> None:
-    """Any kernels, strides and biases, and any operations on single channels between the convolutions: in float64, and
-    one in three in ONNX Runtime, folded too."""
+    """Forms are exact in float64 for any kernels, strides, biases and channelwise operations between the convolutions;
+    one in three is also run in ONNX Runtime, folded too."""
     path = spec(written({"network": random_rows(random.Random(seed))}), tmp_path)
     network = rescompile.elaborate(rescompile.load(path))
     assert exact(network, "a") < 1e-9
@@ -267,7 +267,7 @@ def test_random_bottlenecks(seed: int, tmp_path: Path) -> None:
 
 
 def random_rows(rng: random.Random) -> list[Any]:
-    """Rows that have all forms."""
+    """Return random rows to which all forms apply."""
     between: list[Any] = [
         "norm", "act", "tanh", {"dropout": 0.25}, {"scale": -1.5}, "identity", {"norm": {"eps": 0.1}},
         {"leaky_relu": {"slope": 0.3}}, {"subsample": 1}, "gelu", {"upsample": {"factor": [1, 2], "kind": "bilinear"}},
@@ -296,7 +296,8 @@ def random_rows(rng: random.Random) -> list[Any]:
 
 @pytest.mark.slow
 def test_random_specs(tmp_path: Path) -> None:
-    """Specs with every construct of the language: each with a grouped convolution has all forms."""
+    """Random specs with every construct of the language have exact forms if they contain a grouped convolution, and are
+    refused otherwise."""
     met: Counter[str] = Counter()
     for seed in range(120):
         path = tmp_path / f"random_{seed}.yaml"
@@ -319,7 +320,7 @@ def test_random_specs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("what", "form"), CASES)
 def test_targets(what: str, form: str, tmp_path: Path) -> None:
-    """ONNX Runtime and the torch module, which executes the text of the target source, stay within the bound."""
+    """ONNX Runtime and the torch module stay within the bound."""
     torch = pytest.importorskip("torch", reason="modules need torch: pip install 'rescompile[torch]'")
     case = prepared(spec(SPECS[what], tmp_path), 5)
     compare(case, form=form)
@@ -336,7 +337,7 @@ def test_targets(what: str, form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["a", "b"])
 @pytest.mark.slow
 def test_resnext29_in_every_target(form: str) -> None:
-    """A network of the zoo with one block in each stage, by the bound of PEERS.md: the peer is the module of form c."""
+    """A zoo network with one block per stage is within the bound of PEERS.md in every target; the peer is the module of form c."""
     torch = pytest.importorskip("torch", reason="modules need torch: pip install 'rescompile[torch]'")
     import peers
     from ort import ran
@@ -357,9 +358,9 @@ def test_resnext29_in_every_target(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["a", "b"])
 def test_equal_in_training(form: str, tmp_path: Path) -> None:
-    """With statistics of the batch: outputs, and what the running statistics become."""
+    """In training, outputs and running statistics are equal."""
     torch = pytest.importorskip("torch", reason="modules need torch: pip install 'rescompile[torch]'")
-    text = SPECS["bottlenecks"].partition("survival:")[0]  # which draws
+    text = SPECS["bottlenecks"].partition("survival:")[0]  # survival would be random
     network = rescompile.elaborate(rescompile.load(spec(text, tmp_path)))
     x = np.random.default_rng(1).standard_normal((6, *network.input)).astype(np.float32)
     given = random_weights(network, x, 1)
@@ -376,12 +377,12 @@ def test_equal_in_training(form: str, tmp_path: Path) -> None:
     assert not np.allclose(moved, given["layer1.0.bn2.running_var"], rtol=1e-3)
 
 
-# --- a mistake would be seen ------------------------------------------------------------------------------------------
+# --- mutants ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["a", "b"])
-def test_wrong_parts_would_be_seen(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each path with the part of another: every mapping of weights is among what the comparison looks at."""
+def test_wrong_parts_are_detected(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Giving each path the part of another one changes the outputs, for every mapping of weights."""
     right = forming._Whole.part
     network = elaborated("bottlenecks", tmp_path)
     for axis in (0, 1) if form == "a" else (0,):
@@ -390,12 +391,12 @@ def test_wrong_parts_would_be_seen(form: str, tmp_path: Path, monkeypatch: pytes
             return right(self, (at + 1) % self.count if along == axis else at, along)
 
         monkeypatch.setattr(forming._Whole, "part", wrong)
-        if form == "b" or axis == 1:  # in form a, all parts of a path moved alike would only change their order
+        if form == "b" or axis == 1:  # in form a, permuting all parts of a path alike only changes the order of the sum
             assert exact(network, form) > 1e-3
 
 
-def test_a_bias_in_every_path_would_be_seen(tmp_path: Path) -> None:
-    """The sum has the bias of the last convolution once."""
+def test_only_one_path_has_the_bias_of_the_sum(tmp_path: Path) -> None:
+    """The bias of the last convolution is added once, in the first path."""
     network = elaborated("squeeze and excite, biases, the last norm after the sum", tmp_path)
     changed, _ = apply(network, None, {"form": "a"})
     biases = {name for name, _ in parameters(changed) if name.endswith("conv3.bias")}
@@ -406,7 +407,7 @@ def test_a_bias_in_every_path_would_be_seen(tmp_path: Path) -> None:
 
 
 def test_names(tmp_path: Path) -> None:
-    """The rule of docs/forms.md, for one block and each form."""
+    """Names follow the rule of docs/forms.md, for one block and each form."""
     network = elaborated("bottlenecks", tmp_path)
     inside = {"a": ("conv1", "bn1", "conv2", "bn2", "conv3"), "b": ("conv1", "bn1", "conv2", "bn2")}
     for form, moved in inside.items():
@@ -423,8 +424,9 @@ def test_names(tmp_path: Path) -> None:
         assert {name for name in after if not name.startswith("layer")} == {n for n in before if n[:5] != "layer"}
 
 
-def test_names_where_a_scope_has_several(tmp_path: Path) -> None:
-    """The next ones are `paths2` and so on, in execution order: side branch, branch and shortcut share a scope."""
+def test_names_of_several_groups_of_paths(tmp_path: Path) -> None:
+    """Further groups of paths in a scope are `paths2` and so on, in execution order: side branch, branch and shortcut
+    share a scope."""
     named = {
         "paths that reach from one block into the next, and beside the main branch": (
             "layer1.paths.3.0.conv1", "layer1.paths.3.1.conv1", "layer1.paths.3.2.conv1",
@@ -441,7 +443,7 @@ def test_names_where_a_scope_has_several(tmp_path: Path) -> None:
 
 
 def test_a_taken_name(tmp_path: Path) -> None:
-    """A part of the spec's own that is called paths keeps its name."""
+    """A part of the spec named `paths` keeps its name."""
     text = """
 network:
   - paths: {conv: {channels: 4, kernel: 1}}
@@ -457,8 +459,8 @@ network:
     assert exact(network, "b") < 1e-9
 
 
-def test_nothing_is_lost(tmp_path: Path) -> None:
-    """The parts of a tensor, one after the other, are the tensor."""
+def test_parts_make_up_the_tensor(tmp_path: Path) -> None:
+    """The parts of a tensor, concatenated, are the tensor."""
     network = elaborated("bottlenecks", tmp_path)
     before = draw(network, 4)
     _, after = apply(network, before, {"form": "a"})
@@ -468,31 +470,31 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
         assert np.array_equal(np.concatenate(parts, axis), before[f"layer2.1.{name}"])
 
 
-def test_weights_are_made_when_asked_for(tmp_path: Path) -> None:
-    """The pass makes none; and a tensor is made once for all its parts, in whatever order they are asked for."""
+def test_weights_are_computed_on_demand(tmp_path: Path) -> None:
+    """The pass computes no weights; a tensor is then computed once for all its parts, in any order."""
     network = elaborated("bottlenecks", tmp_path)
-    drawn, made = draw(network), Counter[str]()
+    drawn, calls = draw(network), Counter[str]()
 
     def counted(name: str) -> Array:
-        made[name] += 1
+        calls[name] += 1
         return drawn[name]
 
     counting = Weights({name: lambda name=name: counted(name) for name in drawn})  # type: ignore[misc]
     _, weights = apply(network, counting, {"form": "a"})
     assert weights is not None
-    assert not made
+    assert not calls
     names = list(weights)
     random.Random(0).shuffle(names)
     first = {name: weights[name] for name in names}
-    assert all(count == 1 for name, count in made.items() if not name.endswith("num_batches_tracked"))
+    assert all(count == 1 for name, count in calls.items() if not name.endswith("num_batches_tracked"))
     again = {name: weights[name] for name in names}
     assert all(np.array_equal(first[name], again[name]) for name in names)
     first[names[0]] += 1
-    assert np.array_equal(weights[names[0]], again[names[0]])  # nobody else's array was changed
+    assert np.array_equal(weights[names[0]], again[names[0]])  # other arrays are not affected
 
 
 def test_counters_may_be_missing(tmp_path: Path) -> None:
-    """A checkpoint without `num_batches_tracked` goes through, and no such tensor is invented."""
+    """A checkpoint without `num_batches_tracked` is accepted, and no such tensor is added."""
     network = elaborated("bottlenecks", tmp_path)
     arrays = {name: array for name, array in draw(network).items() if not name.endswith("num_batches_tracked")}
     _, weights = apply(network, from_arrays(arrays, network), {"form": "b"})
@@ -501,13 +503,13 @@ def test_counters_may_be_missing(tmp_path: Path) -> None:
     assert "layer1.0.paths.3.bn2.weight" in weights
 
 
-# --- together with the rest -------------------------------------------------------------------------------------------
+# --- extract, and the tree --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("folded", [False, True])
 def test_extract_and_build_again(form: str, folded: bool, tmp_path: Path) -> None:
-    """The recorded passes, with the recorded spec, give the same bytes."""
+    """The recorded passes and the recorded spec give the same bytes."""
     path = spec(SPECS["bottlenecks"], tmp_path)
     data = rescompile.build(path, "onnx", form=form, fold_batchnorm=folded, seed=2).to_bytes()
     (tmp_path / "net.onnx").write_bytes(data)
@@ -520,7 +522,7 @@ def test_extract_and_build_again(form: str, folded: bool, tmp_path: Path) -> Non
 
 
 def test_the_tree(tmp_path: Path) -> None:
-    """Form b concatenates and form a adds, as many paths as there were groups; form c is the spec's tree."""
+    """Form a adds and form b concatenates as many paths as there were groups; form c is the tree of the spec."""
     network = elaborated("bottlenecks", tmp_path)
     for form, merge in (("a", "add"), ("b", "concat")):
         changed, _ = apply(network, None, {"form": form})
@@ -531,8 +533,8 @@ def test_the_tree(tmp_path: Path) -> None:
     assert same.root == network.root
 
 
-def test_a_form_has_no_other_forms(tmp_path: Path) -> None:
-    """What has been split has no groups left."""
+def test_a_form_cannot_be_rewritten_again(tmp_path: Path) -> None:
+    """A network in form b has no groups left, so form a is refused."""
     split, _ = apply(elaborated("bottlenecks", tmp_path), None, {"form": "b"})
     with pytest.raises(UsageError, match="E0804"):
         apply(split, None, {"form": "a"})
@@ -542,33 +544,33 @@ def test_a_form_has_no_other_forms(tmp_path: Path) -> None:
 
 GROUPED = "conv2: {conv: {channels: 8, kernel: 3, groups: 4}}"
 BEFORE = "conv1: {conv: {channels: 8, kernel: 1}}"
-BEHIND = "conv3: {conv: {channels: 8, kernel: 1}}"
-#: Rows of a network, and the merges of the paths in forms a and b, with what they are called.
+AFTER = "conv3: {conv: {channels: 8, kernel: 1}}"
+#: Rows of a network, and the scopes and merges of the paths in forms a and b.
 BORDERS: dict[str, tuple[list[str], str, str]] = {
-    "between two": ([BEFORE, GROUPED, BEHIND], "paths add", "paths concat"),
+    "between two": ([BEFORE, GROUPED, AFTER], "paths add", "paths concat"),
     "at the start": (["conv2: {conv: {channels: 6, kernel: 3, groups: 3}}"], "paths concat split", "paths concat split"),
-    "at the start, one behind": (
-        ["conv2: {conv: {channels: 6, kernel: 3, groups: 3}}", "act", BEHIND], "paths add split", "paths concat split",
+    "at the start, one after it": (
+        ["conv2: {conv: {channels: 6, kernel: 3, groups: 3}}", "act", AFTER], "paths add split", "paths concat split",
     ),
-    "behind an addition": (
+    "after an addition": (
         [BEFORE, "residual: {branch: act}", GROUPED], "paths concat split", "paths concat split",
     ),
-    "behind a pool behind an addition": (
-        [BEFORE, "residual: {branch: act}", "maxpool: {kernel: 2}", GROUPED, BEHIND], "paths add split", "paths concat split",
+    "after a pool after an addition": (
+        [BEFORE, "residual: {branch: act}", "maxpool: {kernel: 2}", GROUPED, AFTER], "paths add split", "paths concat split",
     ),
-    "behind other groups": (
-        [BEFORE, "g: {conv: {channels: 8, kernel: 1, groups: 2}}", "act", GROUPED, BEHIND],
+    "after other groups": (
+        [BEFORE, "g: {conv: {channels: 8, kernel: 1, groups: 2}}", "act", GROUPED, AFTER],
         "paths concat, paths2 add split",
         "paths concat, paths2 concat split",
     ),
-    "behind zeros": ([BEFORE, "pad_channels: 12", GROUPED], "paths concat split", "paths concat split"),
-    "behind a tap": (
+    "after zeros": ([BEFORE, "pad_channels: 12", GROUPED], "paths concat split", "paths concat split"),
+    "after a tap": (
         [BEFORE, "aux: {side: {body: act, output: aux, mode: always}}", GROUPED], "paths concat split", "paths concat split",
     ),
     "at the end": ([BEFORE, GROUPED, "act"], "paths concat", "paths concat"),
     "before a linear layer": ([BEFORE, GROUPED, "flatten", "fc: {linear: 2}"], "paths concat", "paths concat"),
     "a convolution between two": (
-        [BEFORE, "act", "conv0: {conv: {channels: 8, kernel: 3, groups: 2}}", "act", BEHIND, "act", GROUPED, "last: {conv: {channels: 8, kernel: 1}}"],
+        [BEFORE, "act", "conv0: {conv: {channels: 8, kernel: 3, groups: 2}}", "act", AFTER, "act", GROUPED, "last: {conv: {channels: 8, kernel: 1}}"],
         "paths add, paths2 add split",
         "paths concat, paths2 concat",
     ),
@@ -576,13 +578,13 @@ BORDERS: dict[str, tuple[list[str], str, str]] = {
 
 
 def of_rows(rows: list[str], folder: Path) -> Network:
-    """A network of these rows."""
+    """Return a network of these rows."""
     text = "network:\n" + "".join(f"  - {row}\n" for row in rows)
     return rescompile.elaborate(rescompile.load(spec(text, folder)))
 
 
 def paths_of(network: Network) -> list[tuple[str, str]]:
-    """The scopes of paths, and how they are merged, in the words of `show`."""
+    """Return the scopes of paths, and their merges as `show` describes them."""
     merges = {path.rpartition(".")[0]: node for path, node in walk(network.root) if isinstance(node, Parallel)}
     found = ((path, node) for path, node in merges.items() if path.rpartition(".")[2].startswith("paths"))
     return [(path, describe(node)) for path, node in found]
@@ -590,8 +592,8 @@ def paths_of(network: Network) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("case", BORDERS)
 def test_borders(case: str, tmp_path: Path) -> None:
-    """A path begins with a part of the dense convolution before it or else of the channels, and is added up in form a where
-    a dense convolution is behind."""
+    """A path begins with a part of the dense convolution before it, or else with a split of the channels; form a adds
+    paths up where a dense convolution follows."""
     rows, *expected = BORDERS[case]
     network = of_rows(rows, tmp_path)
     for form, merges in zip(("a", "b"), expected, strict=True):
@@ -601,7 +603,7 @@ def test_borders(case: str, tmp_path: Path) -> None:
 
 
 def test_a_split_parallel_is_a_grouped_convolution(tmp_path: Path) -> None:
-    """By torch's own: dense convolutions on equal ranges of channels, concatenated."""
+    """A concatenation of dense convolutions on equal ranges of channels equals torch's grouped convolution."""
     torch = pytest.importorskip("torch", reason="modules need torch: pip install 'rescompile[torch]'")
     branch = "[c: {conv: {channels: 3, kernel: 3, bias: true}}]"
     network = of_rows([f"n: {{parallel: {{merge: concat, split: true, copies: 3, branch: {branch}}}}}"], tmp_path)
@@ -620,7 +622,7 @@ def test_a_split_parallel_is_a_grouped_convolution(tmp_path: Path) -> None:
 
 
 def refused(rows: list[str], form: str, folder: Path) -> UsageError:
-    """The refusal of a form, which there must be."""
+    """Return the error of a form, which must be refused."""
     with pytest.raises(UsageError) as caught:
         pipeline.build(of_rows(rows, folder), "onnx", form=form)
     hold(caught.value)
@@ -628,16 +630,14 @@ def refused(rows: list[str], form: str, folder: Path) -> UsageError:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    "rows", [[BEFORE, "norm: {kind: group, groups: 2}"], [BEFORE, GROUPED, "again: conv2", BEHIND]]
-)
+@pytest.mark.parametrize("rows", [[BEFORE, "norm: {kind: group, groups: 2}"], [BEFORE, GROUPED, "again: conv2", AFTER]])
 def test_no_groups(form: str, rows: list[str], tmp_path: Path) -> None:
-    """Only a grouped convolution that runs once has forms; the groups of a norm are none."""
+    """Only a grouped convolution that runs once has forms; the groups of a norm do not count."""
     assert str(refused(rows, form, tmp_path)) == "E0804: my_net has no grouped convolution that --form could rewrite"
 
 
 @pytest.mark.parametrize("value", ["d", "A", "ab"])
-def test_no_such_form(value: str, tmp_path: Path) -> None:
-    """The option takes three words."""
-    message = str(refused([BEFORE, GROUPED, BEHIND], value, tmp_path))
+def test_unknown_forms_are_refused(value: str, tmp_path: Path) -> None:
+    """Other values of `--form` are refused."""
+    message = str(refused([BEFORE, GROUPED, AFTER], value, tmp_path))
     assert message == f"E0802: form must be a, b or c, not '{value}'"

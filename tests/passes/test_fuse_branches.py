@@ -1,4 +1,4 @@
-"""`--fuse-branches`: one convolution where convolutions and norms of one input are added, and the same function as before."""
+"""`--fuse-branches`: added convolutions and norms of one input become one convolution, and outputs do not change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ blocks:
 network:
 - merged: {parallel: {merge: add, branches: [%s]}}
 """
-#: Branches, with kernel, padding, dilation, stride and groups of what they become.
+#: Branches, and the convolution that they become.
 FUSED = {
     "RepVGG": (
         "a: {block: unit, kernel: 3, padding: 1}, b: {block: unit, kernel: 1, bias: true}, c: norm",
@@ -71,7 +71,7 @@ FUSED = {
         Conv(12, (4, 4), padding=(0, 0), bias=True),
     ),
 }
-#: Branches that are no convolution together.
+#: Branches that do not combine into one convolution.
 KEPT = {
     "an activation": "a: {block: unit, kernel: 1}, relu",
     "no convolution": "norm, identity",
@@ -81,20 +81,20 @@ KEPT = {
     "dropout": "a: {conv: {channels: 12, kernel: 3}}, dropout: 0.5",
     "the means of a pool": "a: {conv: {channels: 12, kernel: 3}}, {avgpool: {kernel: 3, stride: 1, padding: 1}}",
     "two strides": "a: {block: unit, kernel: 11}, b: {block: unit, kernel: 11, stride: 2}",
-    # 11 positions give as many to both, and 10 do not.
+    # For 11 positions, both give as many outputs; for 10, they do not.
     "maps that agree by chance": "a: {block: unit, kernel: 3, stride: 2}, b: {block: unit, kernel: 2, stride: 2}",
 }
 
 
-def made(branches: str, folder: Path) -> Network:
-    """The network of one merge of these branches."""
+def merged(branches: str, folder: Path) -> Network:
+    """Return the network of one merge of these branches."""
     path = folder / "spec.yaml"
     path.write_text(HEAD % branches, encoding="utf-8")
     return rescompile.elaborate(rescompile.load(path, ["input=[12,11,11]"]))
 
 
-def drawn(network: Network) -> tuple[dict[str, Any], Any]:
-    """Weights of which none is at its initial value, and an input."""
+def random_weights(network: Network) -> tuple[dict[str, Any], Any]:
+    """Return weights that differ from all initial values, and an input."""
     rng = np.random.default_rng(0)
     weights = {
         name: (rng.uniform(0.5, 2, p.shape) if name.endswith("running_var") else rng.standard_normal(p.shape)).astype(
@@ -107,17 +107,17 @@ def drawn(network: Network) -> tuple[dict[str, Any], Any]:
 
 
 def outputs(network: Network, weights: Any, x: Any) -> Any:
-    """The logits in float64."""
-    own = {name: weights[name] for name, p in parameters(network) if p.dtype == "float32"}
-    return interpret(network, own, x)[LOGITS]
+    """Return the logits in float64."""
+    float_weights = {name: weights[name] for name, p in parameters(network) if p.dtype == "float32"}
+    return interpret(network, float_weights, x)[LOGITS]
 
 
 @pytest.mark.parametrize("case", FUSED)
 def test_branches_become_one_convolution(case: str, tmp_path: Path) -> None:
-    """Of the expected shape, with nothing else left, and with the outputs of before; of a map of another size too."""
+    """Fused branches are one convolution of the expected kind, with the outputs of before, on a map of another size too."""
     branches, wanted = FUSED[case]
-    network = made(branches, tmp_path)
-    weights, x = drawn(network)
+    network = merged(branches, tmp_path)
+    weights, x = random_weights(network)
     fused, changed = apply(network, from_arrays(weights, network), {"fuse_branches": True})
     (op,) = (node for _, node in walk(fused.root) if isinstance(node, Op))
     assert (op.name, op.kind) == ("fused", wanted)
@@ -132,26 +132,26 @@ def test_branches_become_one_convolution(case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", KEPT)
 def test_other_merges_stay(case: str, tmp_path: Path) -> None:
-    """Nothing of them changes."""
-    network = made(KEPT[case], tmp_path)
-    weights, _ = drawn(network)
+    """Merges that cannot be fused do not change."""
+    network = merged(KEPT[case], tmp_path)
+    weights, _ = random_weights(network)
     fused, changed = apply(network, from_arrays(weights, network), {"fuse_branches": True})
     assert fused.root == network.root
     assert changed is not None
     assert set(changed) == set(weights)
 
 
-def test_mobileone_is_that_of_its_paper() -> None:
+def test_mobileone_has_the_counts_of_its_authors() -> None:
     """The deployed form has one convolution for each layer, and the counts of the authors' README."""
     fused, _ = apply(facts.network("mobileone_s0"), None, {"fuse_branches": True})
     assert not [node for _, node in walk(fused.root) if isinstance(node, Parallel)]
     assert (round(cost(fused).parameters / 1e6, 1), round(cost(fused).macs / 1e6)) == (2.1, 275)
 
 
-def test_repvgg_is_that_of_its_paper() -> None:
-    """The counts of the deployed form, and the fused kernel of a layer by torch's own functions."""
+def test_repvgg_has_the_counts_of_its_authors() -> None:
+    """The deployed form has the published counts, and the fused kernel of a layer agrees with torch's functions."""
     network = facts.network("repvgg_a0", "input=[3,32,32]")
-    weights, _ = drawn(network)
+    weights, _ = random_weights(network)
     fused, changed = apply(network, from_arrays(weights, network), {"fuse_branches": True})
     assert changed is not None
     assert cost(fused).parameters == 8_309_384

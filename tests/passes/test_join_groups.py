@@ -1,5 +1,5 @@
-"""Groups of a convolution joined to wider ones: the same sums, held to the spec as it stands by the interpreter in float64, in ONNX
-Runtime by the bound of PEERS.md, and kernel by kernel to torch's convolution."""
+"""Joining groups of a convolution into wider ones keeps its sums: compared with the spec unchanged by the interpreter
+in float64, in ONNX Runtime by the bound of PEERS.md, and kernel by kernel with torch's convolution."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from rescompile.weights import Weights, from_arrays
 
 Array = NDArray[Any]
 
-#: Grouped convolutions of every kind: with a bias, unequal in and out, strided, on a side branch, beside a merge, depthwise, with a
-#: channel multiplier; and one of two groups, too narrow even as one.
+#: Grouped convolutions of every kind: with a bias, with unequal channels in and out, strided, on a side branch, beside
+#: a merge, depthwise, with a channel multiplier, and one of two groups that is too narrow even when joined.
 SPEC = """
 rescompile: 1
 name: grouped
@@ -60,21 +60,21 @@ network:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The spec as a file."""
+    """Write the spec, and return its path."""
     found = tmp_path_factory.mktemp("grouped") / "grouped.yaml"
     found.write_text(SPEC)
     return found
 
 
 def groups(network: Network) -> dict[str, int]:
-    """The groups of every convolution that has some."""
+    """Return the groups of every grouped convolution."""
     kinds = {path: node.kind for path, node in walk(network.root) if isinstance(node, Op)}
     return {path: kind.groups for path, kind in kinds.items() if isinstance(kind, Conv) and kind.groups > 1}
 
 
 @pytest.mark.parametrize("least", [1, 4, 8, 9, 16, 48])
 def test_the_same_function(path: Path, least: int) -> None:
-    """In float64 to its last places, with norms folded or not; in ONNX Runtime as good as any float32."""
+    """Outputs are equal in float64, with norms folded or not, and ONNX Runtime stays within the bound."""
     case = prepared(path, 0)
     given = from_arrays(case.weights, case.network)
     for folded in (False, True):
@@ -92,21 +92,21 @@ def test_the_same_function(path: Path, least: int) -> None:
 
 @pytest.mark.parametrize(("count", "entering", "leaving", "together"), [(8, 2, 3, 2), (6, 3, 1, 3), (6, 2, 2, 6)])
 def test_kernels(count: int, entering: int, leaving: int, together: int) -> None:
-    """torch's grouped convolution of the one is that of the other; nothing but zeros came in."""
+    """torch's convolutions with the original and the joined kernel agree, and the joined kernel adds only zeros."""
     torch = pytest.importorskip("torch")
     generator = np.random.default_rng(0)
     kernel = generator.standard_normal((count * leaving, entering, 3, 2))
-    made = joining._joined(lambda: kernel, count, together)
+    joined = joining._joined(lambda: kernel, count, together)
     x = torch.from_numpy(generator.standard_normal((2, count * entering, 5, 6)))
     before = torch.nn.functional.conv2d(x, torch.from_numpy(kernel), groups=count)
-    after = torch.nn.functional.conv2d(x, torch.from_numpy(made), groups=count // together)
+    after = torch.nn.functional.conv2d(x, torch.from_numpy(joined), groups=count // together)
     torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
-    assert (made.dtype, made.shape) == (kernel.dtype, (count * leaving, together * entering, 3, 2))
-    assert np.array_equal(np.sort(made[made != 0]), np.sort(kernel, axis=None))
+    assert (joined.dtype, joined.shape) == (kernel.dtype, (count * leaving, together * entering, 3, 2))
+    assert np.array_equal(np.sort(joined[joined != 0]), np.sort(kernel, axis=None))
 
 
-def test_what_is_joined(path: Path) -> None:
-    """The fewest neighbours that give so many channels on both sides; depthwise ones and those too narrow stay."""
+def test_the_number_of_joined_groups(path: Path) -> None:
+    """Groups are joined to the fewest that have this many channels on both sides; depthwise ones and those too narrow stay."""
     network = rescompile.elaborate(rescompile.load(str(path)))
     before = {"wide": 12, "c": 8, "alone": 48, "more": 48, "b": 24, "narrow": 2}
     for least, changed in {
@@ -120,32 +120,33 @@ def test_what_is_joined(path: Path) -> None:
 
 
 def test_resnext() -> None:
-    """ResNeXt-50 has 4, 8, 16 and 32 channels in a group; its parameters stay those of the spec, and its work grows."""
+    """ResNeXt-50 has groups of 4, 8, 16 and 32 channels; joining keeps its parameter count and adds multiply-adds."""
     network = zoo("resnext50_32x4d")
     joined, _ = apply(network, None, {"join_groups": 32})
     assert [sorted(groups(joined).values()).count(n) for n in (4, 8, 16, 32)] == [3, 4, 6, 3]
     assert cost(joined).parameters == cost(network).parameters == 25_028_904
-    # 9 positions for each channel in, in each group of 128 to 512 channels out: 4 -> 32, 8 -> 32, 16 -> 32 of them.
+    # 9 positions for each added input channel and each of 128, 256 and 512 output channels; groups grow from 4, 8 and
+    # 16 to 32 channels.
     stages = [((32 - 4), 128, [56] * 3), ((32 - 8), 256, [28] * 4), ((32 - 16), 512, [14] * 6)]
     more = sum(9 * width * out * side * side for width, out, sides in stages for side in sides)
     assert cost(joined).macs - cost(network).macs == more
     shown = data(joined, 1)
-    assert sum(row["parameters"] for row in shown["stages"]) == shown["parameters"]  # as without the zeros, row by row
+    assert sum(row["parameters"] for row in shown["stages"]) == shown["parameters"]  # zeros do not count, in any row
     assert joined.passes == ("join-groups=32",)
     assert options(joined.passes) == {"join_groups": 32}
 
 
 @pytest.mark.slow
-def test_verified(path: Path) -> None:
-    """Against the network without the pass, in every target."""
+def test_joined_groups_are_verified(path: Path) -> None:
+    """Joined networks agree with the network without the pass, in every target."""
     network = rescompile.elaborate(rescompile.load(str(path)))
     assert all(
         verdict.passed for verdict in verify(Request(network, ["onnx", "torch", "source"], passes={"join_groups": 8}))
     )
 
 
-def test_a_mistake_would_be_seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel whose blocks stand beside the diagonal."""
+def test_a_mutant_is_detected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel whose blocks are off the diagonal is detected."""
     right = joining._joined
     monkeypatch.setattr(joining, "_joined", lambda *given: np.roll(right(*given), 1, axis=1))
     network = rescompile.elaborate(rescompile.load(str(path)))
@@ -153,7 +154,7 @@ def test_a_mistake_would_be_seen(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_with_forms() -> None:
-    """Form c has groups to join; the paths of form b have none left."""
+    """Groups of form c are joined; the paths of form b have no groups."""
     network = zoo("resnext50_32x4d")
     assert groups(apply(network, None, {"form": "c", "join_groups": 32})[0]) == groups(
         apply(network, None, {"join_groups": 32})[0]
@@ -179,14 +180,14 @@ def test_with_forms() -> None:
     ],
 )
 def test_refusals(words: list[str], message: str, path: Path, tmp_path: Path) -> None:
-    """Where the zeros could not be told from weights."""
+    """Joining is refused where zeros could not be distinguished from weights."""
     done = CliRunner().invoke(app, ["build", str(path), "-o", str(tmp_path / "x"), "--target", *words])
     assert (done.exit_code, message in done.stderr) == (2, True)
     assert not (tmp_path / "x").exists()
 
 
-def test_explain_has_no_zeros(path: Path) -> None:
-    """What is put among weights for a runtime's sake is nothing of the network."""
+def test_explain_refuses_join_groups(path: Path) -> None:
+    """`explain` refuses the pass, which only adds zeros to weights."""
     done = CliRunner().invoke(app, ["explain", str(path), "--join-groups", "32"])
     assert done.exit_code == 2
     assert "which only adds zeros to weights" in done.stderr
@@ -194,13 +195,13 @@ def test_explain_has_no_zeros(path: Path) -> None:
 
 @pytest.mark.parametrize("value", [True, "3.2", 32.0])
 def test_values_of_another_type(value: Any, path: Path) -> None:
-    """An integer, which `true` is not."""
+    """Values other than integers are refused, booleans included."""
     with pytest.raises(UsageError, match="join-groups must be an integer"):
         apply(rescompile.elaborate(rescompile.load(str(path))), None, {"join_groups": value})
 
 
-def test_int8_for_a_processor(path: Path, tmp_path: Path) -> None:
-    """It is in the recipe for ONNX Runtime in int8 alone, can be turned off there, and the record gives the same again."""
+def test_the_recipe_for_int8_on_cpus(path: Path, tmp_path: Path) -> None:
+    """The pass is in the recipe for int8 in ONNX Runtime only, can be turned off, and is recorded."""
     assert recipes.options("ort-cpu", "int8") == {"fold_batchnorm": True, "join_groups": 32}
     assert recipes.options("ort-cpu", "fp32") == recipes.options("openvino", "int8") == {"fold_batchnorm": True}
     runner, common = CliRunner(), ["--target", "onnx", "--for", "ort-cpu", "--precision", "int8", "--calibrate", "2"]
@@ -212,16 +213,16 @@ def test_int8_for_a_processor(path: Path, tmp_path: Path) -> None:
         listed = [a.i for n in model.graph.node if n.op_type == "Conv" for a in n.attribute if a.name == "group"]
         return sorted(n for n in listed if n > 1), done.stderr
 
-    joined, said = found("joined.onnx")
+    joined, stderr = found("joined.onnx")
     plain, _ = found("plain.onnx", "--join-groups", "0")
     assert (joined, plain) == ([2, 3, 8, 12, 48, 48], [2, 8, 12, 24, 48, 48])
-    assert "for ort-cpu: --fold-batchnorm --join-groups=32 --precision int8" in said
-    told = json.loads(runner.invoke(app, ["extract", str(tmp_path / "joined.onnx"), "--json"]).stdout)
-    assert told["passes"] == ["fold-batchnorm", "join-groups=32"]
+    assert "for ort-cpu: --fold-batchnorm --join-groups=32 --precision int8" in stderr
+    record = json.loads(runner.invoke(app, ["extract", str(tmp_path / "joined.onnx"), "--json"]).stdout)
+    assert record["passes"] == ["fold-batchnorm", "join-groups=32"]
 
 
-def test_weights_keep_their_type_and_are_made_late(path: Path) -> None:
-    """Nothing is read before it is asked for."""
+def test_weights_are_computed_on_demand(path: Path) -> None:
+    """Weights are read only when they are needed, and keep their type."""
     network = rescompile.elaborate(rescompile.load(str(path)))
     read: list[str] = []
 

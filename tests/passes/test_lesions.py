@@ -1,4 +1,4 @@
-"""`--drop` and `--swap`: smaller and reordered networks, in every target, against the interpreter on the network as it was."""
+"""`--drop` and `--swap`: smaller and reordered networks in every target, compared with the interpreter on the original network."""
 
 from __future__ import annotations
 
@@ -43,21 +43,22 @@ def network_of(name: str, *settings: str) -> Network:
 
 @cache
 def prepared(name: str, *settings: str) -> tuple[Network, dict[str, Array], Array]:
-    """A network with random weights and an input."""
+    """Return a network with random weights, and an input."""
     network = network_of(name, *settings)
     x = np.random.default_rng(1).standard_normal((2, *network.input)).astype(np.float32)
     return network, random_weights(network, x, 1), x
 
 
-# --- what a lesion computes -------------------------------------------------------------------------------------------
+# --- outputs of lesions -----------------------------------------------------------------------------------------------
 
-#: A lesion, and the weights by which the network as it was computes the same: names that are set to a number, or made to
-#: copy (None), and prefixes whose tensors change places.
+#: A lesion, and the weights with which the original network computes the same: tensors that are set to a number or to
+#: the identity (None), and prefixes whose tensors are exchanged.
 Silenced = Mapping[str, float | None]
 
 
-def copying(layer: str, norm: str | None = None) -> dict[str, float | None]:
-    """What makes a layer, and the norm after it, the identity; the relu behind them is one for what a relu gave before."""
+def identity_of(layer: str, norm: str | None = None) -> dict[str, float | None]:
+    """Return the weights that make a layer, and the norm after it, the identity; so is the relu after them on the
+    output of a relu."""
     found: dict[str, float | None] = {f"{layer}.weight": None, f"{layer}.bias": 0}
     if norm:
         found |= {f"{norm}.{name}": value for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0))}
@@ -95,16 +96,16 @@ CASES: dict[str, tuple[str, tuple[str, ...], dict[str, str], Silenced, tuple[tup
     "plain layers": (
         "plain20_cifar", (), {"drop": "layer2.1.conv1,layer3.2,layer1.0.conv2"},
         {
-            **copying("layer2.1.conv1", "layer2.1.bn1"), **copying("layer1.0.conv2", "layer1.0.bn2"),
-            **copying("layer3.2.conv1", "layer3.2.bn1"), **copying("layer3.2.conv2", "layer3.2.bn2"),
+            **identity_of("layer2.1.conv1", "layer2.1.bn1"), **identity_of("layer1.0.conv2", "layer1.0.bn2"),
+            **identity_of("layer3.2.conv1", "layer3.2.bn1"), **identity_of("layer3.2.conv2", "layer3.2.bn2"),
         }, (),
     ),
     "numbered layers, depthwise": (
         "mobilenet_v1", ("input=[3, 32, 32]",), {"drop": "features.15,features.45"},
-        copying("features.15", "features.16") | copying("features.45", "features.46"), (),
+        identity_of("features.15", "features.16") | identity_of("features.45", "features.46"), (),
     ),
     "linear layers": (
-        "plain_mnist_fc_10", (), {"drop": "body.2,body.6"}, copying("body.2") | copying("body.6"), (),
+        "plain_mnist_fc_10", (), {"drop": "body.2,body.6"}, identity_of("body.2") | identity_of("body.6"), (),
     ),
     "swap": ("resnet20_cifar", (), {"swap": "layer2.1,layer2.2"}, {}, (("layer2.1.", "layer2.2."),)),
     "two swaps": (
@@ -120,14 +121,14 @@ CASES: dict[str, tuple[str, tuple[str, ...], dict[str, str], Silenced, tuple[tup
 }  # fmt: skip
 
 
-def as_it_was(
+def equivalent_weights(
     weights: Mapping[str, Array], silenced: Silenced, exchanged: tuple[tuple[str, str], ...]
 ) -> dict[str, Array]:
-    """The weights with which the whole network computes the lesion: no pass is asked."""
+    """Return the weights with which the original network computes the lesion, without any pass."""
     changed = dict(weights)
     for name, value in silenced.items():
         if value is None:
-            changed[name] = copies(changed[name].shape)
+            changed[name] = identity_weight(changed[name].shape)
         elif name in changed:
             changed[name] = np.full(changed[name].shape, value, np.float64)
         else:
@@ -140,8 +141,8 @@ def as_it_was(
     return changed
 
 
-def copies(shape: tuple[int, ...]) -> Array:
-    """The weight of a convolution or linear layer that gives what it gets: [out, in of the group, *kernel]."""
+def identity_weight(shape: tuple[int, ...]) -> Array:
+    """Return the weight of a convolution or linear layer that is the identity: [out, in of the group, *kernel]."""
     weight = np.zeros(shape)
     for out in range(shape[0]):
         weight[(out, out % shape[1], *(size // 2 for size in shape[2:]))] = 1
@@ -150,34 +151,34 @@ def copies(shape: tuple[int, ...]) -> Array:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_tree_computes_the_lesion(case: str) -> None:
-    """The smaller tree is the whole one whose branch gives nothing; the reordered one has the weights elsewhere."""
+    """The lesion equals the original network with silenced branches or exchanged weights."""
     name, settings, lesion, silenced, exchanged = CASES[case]
     network, weights, x = prepared(name, *settings)
-    changed, its = apply(network, from_arrays(weights, network), lesion)
-    assert its is not None
-    wanted = interpret(network, as_it_was(weights, silenced, exchanged), x)[LOGITS]
-    assert interpret(changed, its, x)[LOGITS] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+    changed, lesion_weights = apply(network, from_arrays(weights, network), lesion)
+    assert lesion_weights is not None
+    wanted = interpret(network, equivalent_weights(weights, silenced, exchanged), x)[LOGITS]
+    assert interpret(changed, lesion_weights, x)[LOGITS] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
     before = interpret(network, weights, x)[LOGITS]
-    assert np.abs(before - wanted).max() > 1e-3 * np.abs(wanted).max(), "the lesion would be seen"
+    assert np.abs(before - wanted).max() > 1e-3 * np.abs(wanted).max(), "the lesion has no effect"
 
 
 @pytest.mark.parametrize("target", ["onnx", "torch"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.slow
 def test_targets_compute_the_lesion(case: str, target: str) -> None:
-    """The same in every target; `torch` executes the text of `source`."""
+    """Every target computes the lesion within rounding; `torch` executes the text of `source`."""
     if target == "torch":
         pytest.importorskip("torch")
     name, settings, lesion, silenced, exchanged = CASES[case]
     network, weights, x = prepared(name, *settings)
-    given = as_it_was(weights, silenced, exchanged)
+    given = equivalent_weights(weights, silenced, exchanged)
     wanted, rounded = interpret(network, given, x)[LOGITS], interpret(network, given, x, "fp32")[LOGITS]
-    changed, its = apply(network, from_arrays(weights, network), lesion)
+    changed, lesion_weights = apply(network, from_arrays(weights, network), lesion)
     if target == "onnx":
         found = run(rescompile.build(network, "onnx", weights, **lesion).to_bytes(), x)[LOGITS]
     else:
         torch: Any = backend.load("torch")
-        found = torch.evaluate(changed, its, x)[LOGITS]
+        found = torch.evaluate(changed, lesion_weights, x)[LOGITS]
     size = np.sqrt(np.mean(wanted**2))
     allowed = max(3 * np.sqrt(np.mean((rounded - wanted) ** 2)) / size, 1e-6)
     assert np.sqrt(np.mean((found - wanted) ** 2)) / size <= allowed
@@ -186,14 +187,14 @@ def test_targets_compute_the_lesion(case: str, target: str) -> None:
 # --- names and sizes --------------------------------------------------------------------------------------------------
 
 
-def test_a_drop_is_really_smaller() -> None:
-    """Parameters, work and nodes of the branch are gone, and the names of all else are what they were."""
+def test_a_drop_removes_the_branch() -> None:
+    """Parameters, multiply-adds and nodes of the branch are removed, and all other names stay."""
     network, weights, _ = prepared("resnet20_cifar")
-    changed, its = apply(network, from_arrays(weights, network), {"drop": "layer2.1"})
-    assert its is not None
+    changed, lesion_weights = apply(network, from_arrays(weights, network), {"drop": "layer2.1"})
+    assert lesion_weights is not None
     before, after = ([name for name, _ in parameters(each)] for each in (network, changed))
     assert after == [name for name in before if not name.startswith("layer2.1.")]
-    assert list(its) == after
+    assert list(lesion_weights) == after
     branch = 2 * 32 * 32 * 9
     assert cost(network).parameters - cost(changed).parameters == branch + 2 * 2 * 32
     assert cost(network).macs - cost(changed).macs == branch * 16 * 16
@@ -201,8 +202,8 @@ def test_a_drop_is_really_smaller() -> None:
     assert "layer2.1.act_1" in {path for path, node in walk(changed.root) if isinstance(node, Op)}
 
 
-def test_a_plain_layer_goes_with_its_norm_and_activation() -> None:
-    """One layer of two: the other stays, and so do the names."""
+def test_a_plain_layer_is_dropped_with_its_norm_and_activation() -> None:
+    """Dropping one layer of two keeps the other, with its names."""
     network = network_of("plain20_cifar")
     changed, _ = apply(network, None, {"drop": "layer2.1.conv1"})
     gone = {path for path, _ in walk(network.root)} - {path for path, _ in walk(changed.root)}
@@ -220,7 +221,7 @@ def test_a_plain_layer_goes_with_its_norm_and_activation() -> None:
     ],
 )
 def test_all_that_can_be_dropped(name: str, count: int, first: str | None) -> None:
-    """What `droppable` lists can be dropped one by one and all together."""
+    """Everything that `droppable` lists can be dropped, one by one and all together."""
     network = network_of(name)
     found = droppable(network)
     assert (len(found), next(iter(found), None)) == (count, first)
@@ -230,7 +231,7 @@ def test_all_that_can_be_dropped(name: str, count: int, first: str | None) -> No
 
 
 def test_a_projection_keeps_its_parameters() -> None:
-    """The shortcut stays, with its weights."""
+    """Dropping a block with a projection keeps the projection and its parameters."""
     network = network_of("resnet50", SMALL)
     changed, _ = apply(network, None, {"drop": "layer2.0"})
     left = [name for name, _ in parameters(changed) if name.startswith("layer2.0.")]
@@ -238,7 +239,7 @@ def test_a_projection_keeps_its_parameters() -> None:
 
 
 def test_a_swap_keeps_all_names() -> None:
-    """The checkpoint of the network as it was is that of the reordered one; only the order is another."""
+    """A checkpoint of the original network fits the reordered one; only the order of its names differs."""
     network = network_of("resnet20_cifar")
     changed, _ = apply(network, None, {"swap": "layer2.1,layer2.2"})
     before, after = ([name for name, _ in parameters(each)] for each in (network, changed))
@@ -249,8 +250,8 @@ def test_a_swap_keeps_all_names() -> None:
     assert again.root == network.root
 
 
-def test_drawn_weights_do_not_move() -> None:
-    """A lesion of new weights: what is left is drawn as without it."""
+def test_random_weights_are_kept() -> None:
+    """A lesion of a network with random weights keeps the values of the remaining ones."""
     whole = rescompile.build("resnet20_cifar", "torch", seed=3).module.state_dict()  # type: ignore[attr-defined]
     less = rescompile.build("resnet20_cifar", "torch", seed=3, drop="layer2.1").module.state_dict()  # type: ignore[attr-defined]
     assert len(less) == len(whole) - 12
@@ -258,7 +259,7 @@ def test_drawn_weights_do_not_move() -> None:
 
 
 def test_names_with_spaces_around_them() -> None:
-    """They are taken off, in the record too."""
+    """Spaces around names are removed, in the record too."""
     network, _ = apply(network_of("resnet20_cifar"), None, {"drop": " layer2.1, layer3.1"})
     assert network.passes == ("drop=layer2.1,layer3.1",)
 
@@ -275,15 +276,15 @@ def test_names_with_spaces_around_them() -> None:
     ],
     ids=str,
 )
-def test_records_give_the_same_again(lesion: dict[str, Any], tmp_path: Path) -> None:
-    """extract + build with the recorded passes gives the same bytes."""
+def test_a_file_is_rebuilt_from_its_record(lesion: dict[str, Any], tmp_path: Path) -> None:
+    """`extract`, and `build` with the recorded passes, give the same bytes."""
     first, spec, second = tmp_path / "first.onnx", tmp_path / "resnet20_cifar.yaml", tmp_path / "second.onnx"
     flags = [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}") for key, value in lesion.items()]
     assert invoke("build", "resnet20_cifar", "-t", "onnx", "-o", first, *flags).exit_code == 0
     recorded = json.loads(invoke("extract", first, "--json").stdout)["passes"]
     assert options(recorded) == lesion
-    told = invoke("extract", first, "-o", spec).stderr.split("built with ")[1].split()
-    assert invoke("build", spec, "-t", "onnx", "-o", second, *told).exit_code == 0
+    recorded_options = invoke("extract", first, "-o", spec).stderr.split("built with ")[1].split()
+    assert invoke("build", spec, "-t", "onnx", "-o", second, *recorded_options).exit_code == 0
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -367,7 +368,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "lesion", "code", "message", "help"), WRONG, ids=lambda value: str(value)[:40])
 def test_refusals(name: str, lesion: dict[str, Any], code: str, message: str, help: str | None) -> None:
-    """Each says where, why, and what would do."""
+    """A refusal contains the place, the reason, and a suggestion."""
     error = refused(network_of(name), **lesion)
     (diagnostic,) = error.diagnostics
     assert diagnostic.code == code
@@ -378,14 +379,14 @@ def test_refusals(name: str, lesion: dict[str, Any], code: str, message: str, he
 
 
 def test_all_unknown_names_at_once() -> None:
-    """Each is marked where it stands."""
+    """Each unknown name is marked at its place."""
     error = refused(network_of("resnet20_cifar"), drop="layer2.1,nose,layer3.1,mouth")
     text = "layer2.1,nose,layer3.1,mouth"
     marked = [text[d.place.column - 1 : d.place.end - 1] for d in error.diagnostics if d.place]
     assert marked == ["nose", "mouth"]
 
 
-def test_blocks_inside_one_another(tmp_path: Path) -> None:
+def test_nested_blocks(tmp_path: Path) -> None:
     """A residual in the branch of another can be dropped by its own name, and cannot be swapped with the outer one."""
     inner = {"residual": {"branch": {"conv": {"channels": 4, "kernel": 3}}}}
     rows = [{"residual": {"branch": [inner, "relu"]}}]
@@ -401,7 +402,7 @@ def test_blocks_inside_one_another(tmp_path: Path) -> None:
 
 
 def test_a_residual_on_a_part_of_the_channels(tmp_path: Path) -> None:
-    """A residual in the branch of a split drops like any other; its part of the channels then passes by."""
+    """A residual in a branch of a split drops like any other; its channels are then passed on unchanged."""
     branches = [{name: {"residual": {"branch": {"conv": {"channels": 2, "kernel": 1}}}}} for name in ("one", "two")]
     rows = [{"parallel": {"merge": "concat", "split": True, "branches": branches}}]
     path = tmp_path / "halves.yaml"
@@ -416,7 +417,7 @@ def test_a_residual_on_a_part_of_the_channels(tmp_path: Path) -> None:
 
 
 def test_command_line() -> None:
-    """A lesion works with every command that takes a network; a wrong one is a wrong use, with exit code 2."""
+    """Lesions work with commands that take a network; an invalid one is a usage error with exit code 2."""
     data = json.loads(invoke("show", "resnet20_cifar", "--drop", "layer2.1", "--json").stdout)
     assert data["passes"] == ["drop=layer2.1"]
     result = invoke("show", "resnet20_cifar", "--drop", "layer2.1,layer7.1")
@@ -425,8 +426,8 @@ def test_command_line() -> None:
     assert "        |          ^^^^^^^^" in result.stderr.replace("      |", "        |")
 
 
-def test_a_feature_changes_nothing_of_what_a_lesion_takes_out(tmp_path: Path) -> None:
-    """A layer goes with its norm and activation, whether its convolution is a feature or not."""
+def test_a_feature_does_not_change_a_lesion(tmp_path: Path) -> None:
+    """A layer is dropped with its norm and activation, whether its convolution is a feature or not."""
     spec = tmp_path / "net.yaml"
     spec.write_text(
         "rescompile: 1\nname: net\ninput: [4, 8, 8]\nnetwork: [{a: {conv: {channels: 4, kernel: 3}}}, "

@@ -1,4 +1,4 @@
-"""Standardised weights under passes and in narrow precisions: computed first, and the network stays the same function."""
+"""Standardised weights are computed before passes and narrow precisions are applied, so the network computes the same function."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Given = tuple[Network, dict[str, Any], np.ndarray[Any, Any]]
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
-    """The network, weights of which none is at its initial value, and an input."""
+    """Return the network, weights that differ from all initial values, and an input."""
     path = tmp_path_factory.mktemp("spec") / "spec.yaml"
     path.write_text(SPEC, encoding="utf-8")
     network = rescompile.elaborate(rescompile.load(path))
@@ -60,7 +60,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
 
 @pytest.mark.parametrize("option", [{"fold_batchnorm": True}, {"form": "a"}, {"form": "b"}, {"join_groups": 4}])
 def test_passes_keep_the_function(given: Given, option: dict[str, Any]) -> None:
-    """Norms, factors of survival, parts of channels and zeros beside weights would all change what is standardised."""
+    """Passes keep the outputs, although folded norms and survival factors, split channels and added zeros would change
+    standardisation."""
     network, weights, x = given
     changed, values = apply(network, from_arrays(weights, network), option)
     assert values is not None
@@ -73,7 +74,7 @@ def test_passes_keep_the_function(given: Given, option: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_narrow_precisions_have_plain_weights(given: Given, precision: str, tmp_path: Path) -> None:
-    """Deviations of small weights would be lost in them; the file is compared with the network as it was."""
+    """Narrow precisions have plain weights, because they would lose the deviations of small ones; `verify` passes."""
     network, weights, _ = given
     calibrate = 8 if precision == "int8" else None
     artifact = rescompile.build(network, "onnx", weights, precision=precision, calibrate=calibrate, verify=True)

@@ -1,6 +1,6 @@
-"""A bidirectional pyramid (BiFPN, Tan et al. 2020, EfficientDet), repeated: each level is kept again by each layer of it.
+"""A bidirectional pyramid (BiFPN, Tan et al. 2020, EfficientDet), repeated: each layer keeps each level again.
 
-With the fusions that the paper compares in section 3.3: plain sums, shares by softmax, and fast normalised fusion.
+With the fusions that section 3.3 of the paper compares: plain sums, softmax weights, and fast normalised fusion.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ network:
 
 
 class Combine(nn.Module):
-    """A sum of maps, with learned shares unless it is plain."""
+    """A sum of maps, with learned weights unless it is plain."""
 
     def __init__(self, fusion: str, maps: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Combine(nn.Module):
 
 
 class Fused(nn.Module):
-    """What becomes of a sum."""
+    """The layers after a sum."""
 
     def __init__(self, fusion: str, maps: int) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Fused(nn.Module):
 
 
 class Layer(nn.Module):
-    """Figure 3d of the paper: down to the finest level, and up again."""
+    """Figure 3d of the paper: top-down to the finest level, and bottom-up again."""
 
     def __init__(self, fusion: str) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Layer(nn.Module):
 
 
 class Net(nn.Module):
-    """Levels of strided convolutions, and layers on them; all levels are the output, in the order of their names."""
+    """Levels of strided convolutions, and layers on them; the output contains all levels, in the order of their names."""
 
     def __init__(self, fusion: str) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Net(nn.Module):
 
 
 def spec(fusion: str, folder: Path) -> Path:
-    """The file of the network with one of the fusions."""
+    """Write the spec with one of the fusions, and return its path."""
     text = SPEC.replace("kind: fast", f"kind: {fusion}")
     if fusion == "add":
         text = SPEC.replace("merge: concat", "merge: add").replace("      - combine", "      # combine")
@@ -169,12 +169,12 @@ def spec(fusion: str, folder: Path) -> Path:
 
 @pytest.fixture(params=["add", "softmax", "fast"])
 def fusion(request: pytest.FixtureRequest) -> str:
-    """How maps are fused."""
+    """Return each kind of fusion in turn."""
     return str(request.param)
 
 
 def drawn(fusion: str) -> nn.Module:
-    """The peer with weights of both signs."""
+    """Return the peer with fusion weights of both signs."""
     model = peers.randomised(Net(fusion), (4, 3, 64, 64))
     for at, (name, weight) in enumerate(model.named_parameters()):
         if name.endswith("combine.weight"):
@@ -183,7 +183,7 @@ def drawn(fusion: str) -> nn.Module:
 
 
 def test_a_pyramid_in_both_directions(fusion: str, tmp_path: Path) -> None:
-    """Parameters by name, and all levels, after three layers that each read four levels of the one before."""
+    """Weights load by name, and all levels agree after three layers, each of which reads four levels of the previous one."""
     model = drawn(fusion)
     x = np.random.default_rng(1).standard_normal((2, 3, 64, 64), np.float32)
     single, double = peers.outputs(model, x)
@@ -193,7 +193,7 @@ def test_a_pyramid_in_both_directions(fusion: str, tmp_path: Path) -> None:
 
 
 def test_weights_of_a_fusion_are_learned(fusion: str, tmp_path: Path) -> None:
-    """The gradient of every parameter in training, in float64."""
+    """In training, the gradients of all parameters equal those of the peer in float64."""
     model = drawn(fusion).train()
     module = build(load(spec(fusion, tmp_path)), "torch", peers.arrays(model)).module.train()
     model.double(), module.double()
@@ -208,7 +208,7 @@ def test_weights_of_a_fusion_are_learned(fusion: str, tmp_path: Path) -> None:
 
 
 def test_paths_of_a_fusion_are_those_of_its_sum(tmp_path: Path) -> None:
-    """A weighted sum of maps has the paths and the costs of a plain one."""
+    """A weighted sum has the paths and multiply-adds of a plain sum."""
     found = []
     for fusion in ("add", "fast"):
         network = elaborate(load(spec(fusion, tmp_path)))

@@ -1,4 +1,4 @@
-"""Code for torchvision takes networks apart by `children()`: the style `modules` gives it what torchvision's models give."""
+"""`children()` of the style `modules` gives code for torchvision the same modules as torchvision's models do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 
 def pair(name: str) -> tuple[nn.Module, nn.Module, torch.Tensor]:
-    """Torchvision's model, ours with its weights, and an input."""
+    """Return torchvision's model, ours with its weights, and an input."""
     network = facts.network(name)
     theirs = peers.randomised(getattr(torchvision.models, name)(), (2, *network.input))
     ours = filled(source(network, "modules"), peers.arrays(theirs), torch.float32).eval()
@@ -34,7 +34,7 @@ def test_all_children_but_the_last(name: str) -> None:
 
 
 def test_features_of_densenet() -> None:
-    """Torchvision's models apply the last activation and the pool in forward; here they are children too."""
+    """The last activation and the pool, which torchvision's DenseNet applies in `forward`, are children too."""
     *models, x = pair("densenet121")
     theirs, ours = models
     with torch.no_grad():

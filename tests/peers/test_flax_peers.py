@@ -1,4 +1,4 @@
-"""Generated Flax source beside models that others wrote: torchvision's, and a ResNet-50 in NNX by hand."""
+"""Generated Flax source compared with torchvision's models and with a hand-written ResNet-50 in NNX."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ SIZE = 64
 
 
 def peer(name: str) -> Any:
-    """A model of torchvision in evaluation mode; all tensors have values that show mistakes."""
+    """Return a model of torchvision in evaluation mode, with random values in all tensors."""
     return randomised(getattr(models, name)(), (2, 3, SIZE, SIZE))
 
 
 def images(size: int = SIZE) -> Any:
-    """Random images."""
+    """Return random images."""
     return np.random.default_rng(0).standard_normal((2, 3, size, size))
 
 
 @pytest.mark.slow
-def test_resnet50_is_that_of_a_hand_written_one() -> None:
-    """On the same weights in float64; and both are torchvision's."""
+def test_resnet50_equals_a_hand_written_one() -> None:
+    """With the same weights in float64, the generated and the hand-written module agree with torchvision's model."""
     model = peer("resnet50").double()
     state = {name: value.numpy() for name, value in model.state_dict().items()}
     x = images()
@@ -61,7 +61,8 @@ def test_resnet50_is_that_of_a_hand_written_one() -> None:
 
 
 def compiled(model: nnx.Module) -> tuple[Counter[str], float, float]:
-    """How often XLA's program of a model in evaluation mode has each operation, its FLOPs and the bytes that it reads and writes."""
+    """Return the operations of XLA's program of a model in evaluation mode with their counts, its FLOPs, and the bytes
+    it accesses."""
     model.eval()
     graph, variables = nnx.split(model)
     forward = jax.jit(lambda variables, x: nnx.merge(graph, variables)(x))
@@ -72,7 +73,7 @@ def compiled(model: nnx.Module) -> tuple[Counter[str], float, float]:
 
 @pytest.mark.slow
 def test_resnet50_compiles_to_the_program_of_a_hand_written_one() -> None:
-    """The same operations, so that neither can be the faster one."""
+    """Both modules compile to the same operations, so that neither can be faster."""
     ours = compiled(rescompile.build("resnet50", "flax").module)
     assert ours[0]["convolution"] == 53
     assert ours == compiled(ResNet50(nnx.Rngs(0)))
@@ -81,7 +82,7 @@ def test_resnet50_compiles_to_the_program_of_a_hand_written_one() -> None:
 @pytest.mark.parametrize("name", ["densenet121", "resnext50_32x4d", "vgg11_bn", "squeezenet1_1"])
 @pytest.mark.slow
 def test_models_of_torchvision(name: str) -> None:
-    """The state dict of torchvision in the module, in float64."""
+    """A state dict of torchvision gives the outputs of torchvision in float64."""
     model = peer(name).double()
     state = {key: value.numpy() for key, value in model.state_dict().items()}
     x = images()
@@ -105,7 +106,7 @@ numpy.save("y.npy", nnx.jit(lambda model, x: model(x))(model, numpy.load("x.npy"
 
 @pytest.mark.slow
 def test_a_checkpoint_of_torchvision_migrates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`build --target flax --weights FILE`, then `load` in a process of its own: the outputs are those of torch in float32."""
+    """After `build --target flax --weights FILE`, `load` in another process gives the outputs of torch in float32."""
     monkeypatch.chdir(tmp_path)
     model, x = peer("resnet18"), images(224).astype(np.float32)
     torch.save(model.state_dict(), "resnet18.pth")
@@ -132,7 +133,7 @@ numpy.save("y.npy", forward.call(numpy.load("x.npy")))
 @pytest.mark.parametrize(("name", "convolutions"), [("resnet50", 53), ("mobilenetv2_100", 52)])
 @pytest.mark.slow
 def test_stablehlo(name: str, convolutions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`jax.export` of the generated module: no transpose in it, and in a process with JAX alone the outputs of timm's."""
+    """A program from `jax.export` has no transpose, and in a process with JAX alone it has the outputs of timm's model."""
     from jax import ShapeDtypeStruct, export, jit
 
     monkeypatch.chdir(tmp_path)

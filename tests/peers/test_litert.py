@@ -1,4 +1,5 @@
-"""Generated Keras source on TensorFlow and exported to LiteRT by the program of docs/frameworks.md, against the interpreter."""
+"""Generated Keras source on TensorFlow, and exported to LiteRT by the program of docs/frameworks.md, compared with the
+interpreter."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ pytestmark = [
 ]
 PAGE = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text("utf-8")
 PROGRAM = PAGE.partition("```python file: to_litert.py\n")[2].partition("```")[0]
-#: Runs a model in Keras and its file in LiteRT, without the delegates that would replace operators.
+#: Run a model in Keras and its file in LiteRT, without the delegates that would replace operators.
 RUN = """
 import os
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -48,7 +49,7 @@ json.dump([op["op_name"] for op in lite._get_ops_details()], open("ops.json", "w
 
 
 def run(folder: Path, *arguments: str) -> None:
-    """Run Python in a folder. The message of a failure is its standard error."""
+    """Run Python in a folder; a failure shows its standard error."""
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=quiet, capture_output=True, text=True, check=False
@@ -58,7 +59,8 @@ def run(folder: Path, *arguments: str) -> None:
 
 @pytest.mark.parametrize(("name", "convolutions"), [("resnet20_cifar", 19), ("resnet50", 53), ("mobilenetv2_100", 52)])
 def test_litert(name: str, convolutions: int, tmp_path: Path) -> None:
-    """Both are within the bound of `verify`, and the file has the convolutions of the network and no transpose."""
+    """Outputs of Keras and LiteRT are within the bound of `verify`, and the file has the convolutions of the network
+    and no transpose."""
     network = facts.network(name)
     weights = trial(network)
     x = np.random.default_rng(0).standard_normal((2, *network.input)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Generated MLX source beside torchvision's models, and a checkpoint of torchvision in MLX."""
+"""Generated MLX source compared with torchvision's models, and a checkpoint of torchvision in MLX."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from rescompile.cli import app
 
 
 def peer(name: str, size: int) -> Any:
-    """A model of torchvision in evaluation mode; all tensors have values that show mistakes."""
+    """Return a model of torchvision in evaluation mode, with random values in all tensors."""
     return randomised(getattr(models, name)(), (2, 3, size, size))
 
 
 def images(size: int) -> Any:
-    """Random images."""
+    """Return random images."""
     return np.random.default_rng(0).standard_normal((2, 3, size, size))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "densenet121", "resnext50_32x4d", "vgg11_bn", "squeezenet1_1"])
 @pytest.mark.slow
 def test_models_of_torchvision(name: str) -> None:
-    """The state dict of torchvision in the module, in float64."""
+    """A state dict of torchvision gives the outputs of torchvision in float64."""
     model = peer(name, 64).double()
     state = {key: value.numpy() for key, value in model.state_dict().items()}
     network = rescompile.elaborate(rescompile.load(name))
@@ -57,7 +57,7 @@ mx.save("y.npy", model(mx.load("x.npy")))
 
 @pytest.mark.slow
 def test_a_checkpoint_of_torchvision_migrates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`build --target mlx --weights FILE`, then `load_weights` in a process of its own: the outputs are those of torch in float32."""
+    """After `build --target mlx --weights FILE`, `load_weights` in another process gives the outputs of torch in float32."""
     monkeypatch.chdir(tmp_path)
     model, x = peer("resnet18", 224), images(224).astype(np.float32)
     torch.save(model.state_dict(), "resnet18.pth")

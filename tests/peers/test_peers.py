@@ -1,7 +1,8 @@
-"""The zoo against the libraries that people load checkpoints from, and against the released code: same names, same numbers.
+"""The zoo compared with the libraries whose checkpoints people load, and with the released code: same names, same
+outputs.
 
-Counts and digests cannot see where a norm stands or which convolution has the stride, so the outputs must agree too: ONNX
-Runtime on our file against the peer itself, both measured against the peer in float64 (see `peers.bound`).
+Counts and digests do not show where a norm is or which convolution has the stride, so the outputs must agree too: ONNX
+Runtime on our file and the peer itself are both compared with the peer in float64 (see `peers.bound`).
 """
 
 from __future__ import annotations
@@ -37,18 +38,19 @@ from rescompile.lang import library
 from rescompile.weights import profiles
 
 
-def same(name: str, peer: Peer) -> None:
-    """Hold our ONNX file with the weights of a peer to the peer, as it is and with its norms folded (large ones: folded).
+def assert_same(name: str, peer: Peer) -> None:
+    """Assert that our ONNX file with the weights of a peer agrees with the peer, as it is and with folded norms (large
+    ones: folded only).
 
-    One bound for both: a folded weight is computed in float64 and rounded once, where eager rounds after the convolution
-    and again in the norm, so folding may not cost anything that the peer's own float32 does not.
+    One bound applies to both: a folded weight is computed in float64 and rounded once, while eager mode rounds after
+    the convolution and again in the norm, so folding must not add any error to the peer's own float32.
     """
-    with torch.device("meta"):  # drawing the weights of a fresh model would take longer than all the rest
+    with torch.device("meta"):  # initialising a fresh model would take longer than everything else
         model = peer.make()
     model = peers.randomised(model.to_empty(device="cpu"), (4, *peer.input), positive=peer.positive)
     x = np.random.default_rng(1).standard_normal((2, *peer.input), np.float32)
     single, double = peers.outputs(model, x)
-    assert peers.telling(double) > 0.001  # a thousand times what float32 loses
+    assert peers.telling(double) > 0.001  # a thousand times the rounding error of float32
     spec = load(name, [f"input={list(peer.input)}", *peer.settings])
     tensors = peer.renamed(name, peer.named(model))
     large = sum(tensor.size for tensor in tensors.values()) > 30e6
@@ -57,13 +59,13 @@ def same(name: str, peer: Peer) -> None:
         assert peers.error(peers.joined(outputs), double) <= peers.bound(single, double), f"fold_batchnorm={fold}"
     if large:
         del model, tensors
-        gc.collect()  # hundreds of megabytes, and torch modules refer to themselves
+        gc.collect()  # hundreds of megabytes, and torch modules contain reference cycles
 
 
 @pytest.mark.parametrize("name", [name for name in PEERS if PEERS[name].renamed is as_they_are])
 @pytest.mark.sampled(one_in=3)
 def test_names(name: str) -> None:
-    """`load_state_dict(checkpoint, strict=True)` needs no mapping; of the libraries' checkpoints, rows read in our order."""
+    """`load_state_dict(checkpoint, strict=True)` needs no mapping, and checkpoints of the libraries list tensors in our order."""
     with torch.device("meta"):
         model = PEERS[name].make()
     network = facts.network(name, *PEERS[name].settings)
@@ -79,22 +81,22 @@ def test_names(name: str) -> None:
 @pytest.mark.sampled(macs=2e9, one_in=6)
 @pytest.mark.slow_for("alexnet")
 def test_outputs(name: str) -> None:
-    """On weights far from those of a fresh model."""
-    same(name, PEERS[name])
+    """On weights far from freshly initialised ones, outputs agree within the bound."""
+    assert_same(name, PEERS[name])
 
 
 # --- naming profiles ---------------------------------------------------------------------------------------------------
 
 
 def files_of(model: nn.Module) -> Tensors:
-    """A DenseNet's tensors under the names of the files that torchvision distributes: its loader takes them for a layer's
-    own (see `test_the_loader_of_torchvision`). They are older than the counters of norms."""
+    """Return a DenseNet's tensors by their names in the files that torchvision distributes, which its loader renames
+    (see `test_the_loader_of_torchvision`) and which are older than the counters of norms."""
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))(\d)")
     tensors = peers.arrays(model).items()
     return {old.sub(r"\1.\2", key): tensor for key, tensor in tensors if not key.endswith("num_batches_tracked")}
 
 
-#: For each profile, a network of ours and the library's own.
+#: For each profile, one of our networks and the library's model.
 PROFILES = {
     "timm_resnetv2": ("preact_resnet18", ADAPTED["preact_resnet18"]),
     "timm_darknet53": ("darknet53", ADAPTED["darknet53"]),
@@ -114,21 +116,21 @@ PROFILES = {
 }
 
 
-def test_every_profile_is_proved() -> None:
-    """A profile that nobody compares may be wrong; those of keras are met in test_keras.py."""
+def test_every_profile_is_compared() -> None:
+    """Every profile is compared here, or in test_keras.py."""
     assert set(PROFILES) == {name for name in profiles.files() if not name.startswith("keras_")}
 
 
 @pytest.mark.parametrize("profile", [name for name, (_, peer) in PROFILES.items() if peer not in PEERS.values()])
 @pytest.mark.slow
 def test_profile_from_the_library(profile: str) -> None:
-    """The library's weights under our names compute what the library does; other profiles are met in `test_outputs`."""
-    same(*PROFILES[profile])
+    """Weights of the library, renamed to ours, compute what the library computes; `test_outputs` covers the other profiles."""
+    assert_same(*PROFILES[profile])
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_profile_to_the_library(profile: str) -> None:
-    """Our weights under the library's names and in its shapes are a checkpoint of the library's: all, and nothing else."""
+    """Our weights, with the names and shapes of the library, are a complete checkpoint of the library, and nothing else."""
     name, peer = PROFILES[profile]
     network = facts.network(name, *peer.settings)
     with torch.device("meta"):
@@ -140,7 +142,7 @@ def test_profile_to_the_library(profile: str) -> None:
 
 @pytest.mark.slow
 def test_the_loader_of_torchvision() -> None:
-    """torchvision's own code reads what `--to torchvision_densenet_files` names, and then computes the same."""
+    """torchvision's own loader accepts the names of `--to torchvision_densenet_files`, and the model computes the same."""
     from torchvision.models import densenet as theirs
 
     model = peers.randomised(torchvision_peer("densenet121"), (4, 3, 64, 64))
@@ -159,33 +161,33 @@ def test_the_loader_of_torchvision() -> None:
 
 
 @pytest.mark.slow
-def test_adaptive_pool_with_bins_that_overlap() -> None:
-    """At 96 the adaptive pool of a VGG makes 7x7 of 3x3."""
-    same("vgg11", Peer(lambda: torchvision_peer("vgg11"), (3, 96, 96)))
+def test_adaptive_pool_with_overlapping_bins() -> None:
+    """At 96x96, the adaptive pool of a VGG maps 3x3 to 7x7."""
+    assert_same("vgg11", Peer(lambda: torchvision_peer("vgg11"), (3, 96, 96)))
 
 
 @pytest.mark.slow
-def test_the_bound_sees_another_slope() -> None:
-    """timm's own slope is another network; if the bound let it pass, it would let anything pass."""
+def test_the_bound_detects_another_slope() -> None:
+    """timm's own slope exceeds the bound; a bound that accepted it would accept anything."""
     with pytest.raises(AssertionError, match="<="):
-        same("darknet53", Peer(lambda: darknet53(0.01), renamed=by("timm_darknet53")))
+        assert_same("darknet53", Peer(lambda: darknet53(0.01), renamed=by("timm_darknet53")))
 
 
-def test_the_bound_sees_another_order() -> None:
-    """So would a norm on the other side of the addition, in the same tensors."""
+def test_the_bound_detects_another_order() -> None:
+    """A norm on the other side of the addition, with the same tensors, exceeds the bound."""
     with pytest.raises(AssertionError, match="<="):
-        same("he2016_activation_bn_after_add", variant(cifar.Unit))
+        assert_same("he2016_activation_bn_after_add", variant(cifar.Unit))
 
 
 def test_every_library_peer_is_compared() -> None:
-    """A row that names a peer of torchvision or timm is never left out silently."""
+    """Every row that names a peer of torchvision or timm is compared."""
     named = {name for name in facts.zoo() if {"torchvision", "timm"} & set(facts.rows()[name].get("peers") or {})}
     assert named <= set(PEERS)
     assert set(PEERS) <= set(facts.zoo())
 
 
 def computed_words(network: Network) -> set[str]:
-    """The blocks, op words and merges that the outputs of evaluation mode depend on."""
+    """Return the blocks, op words and merges on which the outputs in evaluation mode depend."""
     words: set[str] = set()
     for _, node in walk(network.root, modes=("always",)):
         match node:
@@ -202,20 +204,20 @@ def computed_words(network: Network) -> set[str]:
 
 @cache
 def compared_words() -> frozenset[str]:
-    """All that the comparisons above meet, each with its settings."""
+    """Return the words of all comparisons above, each with its settings."""
     return frozenset().union(*(computed_words(facts.network(name, *peer.settings)) for name, peer in PEERS.items()))
 
 
-#: Blocks that no comparison of outputs can meet, with the reason.
+#: Blocks that no comparison of outputs can cover, with the reason.
 NOT_COMPARED = {
-    "googlenet_aux": "an auxiliary head: evaluation mode does not compute it; its names and shapes are compared",
+    "googlenet_aux": "auxiliary heads are not computed in evaluation mode; names and shapes are compared",
     "inception_aux": "likewise",
 }
 
 
 @pytest.mark.slow
 def test_every_block_is_compared() -> None:
-    """Every block of the library, and every one that a spec defines, computes something in a compared network."""
+    """Every block of the library, and every one that a spec defines, is computed in a compared network."""
     defined = {block for name in facts.zoo() for block in facts.blocks(facts.network(name))} | set(library.blocks())
     met = {word.removeprefix("block ") for word in compared_words() if word.startswith("block ")}
     assert defined - met == set(NOT_COMPARED)
@@ -223,7 +225,7 @@ def test_every_block_is_compared() -> None:
 
 @pytest.mark.slow
 def test_every_op_is_compared() -> None:
-    """Every op word and every merge that the zoo computes with, too."""
+    """Every op word and every merge of the zoo is computed in a compared network."""
     assert set().union(*(computed_words(facts.network(name)) for name in facts.zoo())) <= compared_words() | {
         f"block {block}" for block in NOT_COMPARED
     }

@@ -1,4 +1,4 @@
-"""Convolutions with standardised weights against timm's layers: the same names, shapes and values."""
+"""Convolutions with standardised weights have the names, shapes and outputs of timm's layers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHAPE = (6, 9, 8)
     ],
 )
 def test_standardised(layer: str, given: dict[str, Any], attributes: dict[str, Any], bias: bool, groups: int) -> None:
-    """BiT's weights, and those of NF-ResNet with their gain."""
+    """Weights of BiT, and those of NF-ResNet with their gain, give the outputs of timm."""
     shared = {"stride": 2, "padding": 1, "groups": groups, "bias": bias}
     peer = getattr(layers, layer)(6, 9, 3, **shared, **given).double()
     generator = torch.Generator().manual_seed(0)

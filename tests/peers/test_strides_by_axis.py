@@ -1,4 +1,4 @@
-"""Sizes by axis as arguments of library blocks whose parameter has an integer as its default."""
+"""Sizes per axis as arguments of library blocks whose parameter has an integer default."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def network_of(row: str, folder: Path) -> Network:
     ],
 )
 def test_stages_have_the_strides_of_their_axes(row: str, peer: Callable[[], nn.Module], tmp_path: Path) -> None:
-    """Outputs of torchvision's blocks with the same strides, from the interpreter and from generated source."""
+    """Outputs equal those of torchvision's blocks with the same strides, from the interpreter and from generated source."""
     network = network_of(row, tmp_path)
     model = peers.randomised(peer(), (4, 16, 12, 20))
     weights = {f"layer1.{name}": value for name, value in peers.arrays(model).items()}
@@ -61,13 +61,13 @@ def test_stages_have_the_strides_of_their_axes(row: str, peer: Callable[[], nn.M
 
 
 def stage(block: type[nn.Module], width: int, outputs: int, stride: Any) -> nn.Module:
-    """Two blocks, of which the first has the stride."""
+    """Return two blocks, of which the first has the stride."""
     shortcut = nn.Sequential(nn.Conv2d(16, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
     return nn.Sequential(block(16, width, stride, shortcut), block(outputs, width))
 
 
-def test_equal_sizes_are_one_number(tmp_path: Path) -> None:
-    """So that comparisons in a block, such as `stride == 1`, are true of them."""
+def test_equal_sizes_equal_one_number(tmp_path: Path) -> None:
+    """Equal sizes are the same as one number, so that comparisons in a block such as `stride == 1` hold."""
     row = "x: {block: inverted_residual, depth: 1, width: 16, stride: STRIDE, kernel: [3, 5]}"
     one, other = (network_of(row.replace("STRIDE", stride), tmp_path) for stride in ("1", "[1, 1]"))
     assert [node for _, node in walk(one.root)] == [node for _, node in walk(other.root)]
@@ -85,7 +85,7 @@ def test_equal_sizes_are_one_number(tmp_path: Path) -> None:
     ],
 )
 def test_only_sizes_take_lists(row: str, code: str | None, tmp_path: Path) -> None:
-    """A list is refused where no op takes the parameter as its size, and where it has not one entry for each axis."""
+    """A list is refused where no op takes the parameter as its size, and where it does not have one entry per axis."""
     if code is None:
         assert network_of(row, tmp_path).root.output == (16, 12, 10)
         return

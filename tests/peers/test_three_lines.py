@@ -1,4 +1,4 @@
-"""ResNets with attention, selective kernels and filters in a few lines, against timm on the same weights."""
+"""ResNets with attention, selective kernels and filters, each in a few lines of spec, compared with timm on the same weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPECS = {
 
 
 def in_units(key: str) -> str:
-    """timm's SK-ResNets have a convolution and its norm in a unit."""
+    """Rename tensors to timm's SK-ResNets, where a convolution and its norm are in one module."""
     key = re.sub(r"(layer\d\.\d+)\.(conv[13])\.", r"\1.\2.conv.", key)
     return re.sub(r"(layer\d\.\d+)\.bn([13])\.", r"\1.conv\2.bn.", key)
 
@@ -42,7 +42,7 @@ def in_units(key: str) -> str:
 RENAMED: dict[str, Callable[[str], str]] = {"skresnet50": in_units}
 
 
-#: Networks that timm builds, but has no name for.
+#: Networks that timm can build but does not register.
 BUILT: dict[str, Callable[[], torch.nn.Module]] = {
     "cbam_resnet50": lambda: resnet.ResNet(resnet.Bottleneck, [3, 4, 6, 3], block_args={"attn_layer": "cbam"}),
 }
@@ -52,7 +52,7 @@ BUILT: dict[str, Callable[[], torch.nn.Module]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_three_lines(name: str, tmp_path: Path) -> None:
-    """Every tensor of the peer has its place, and the outputs are equal up to rounding in float64."""
+    """Every tensor of the peer has a counterpart, and outputs are equal up to rounding in float64."""
     path = tmp_path / "spec.yaml"
     path.write_text(f"rescompile: 1\nname: ours\n{SPECS[name]}", encoding="utf-8")
     network = rescompile.elaborate(rescompile.load(path, ["input=[3,64,64]"]))
@@ -67,7 +67,7 @@ def test_three_lines(name: str, tmp_path: Path) -> None:
     renamed = RENAMED.get(name, str)
     ours = {key: parameter.shape for key, parameter in parameters(network)}
     assert {renamed(key) for key in ours} == state.keys()
-    # A convolution along rows has one more axis than one of a single dimension.
+    # A convolution along rows has one more axis here than a one-dimensional one in timm.
     weights = {key: state[renamed(key)].reshape(shape) for key, shape in ours.items()}
     x: peers.Array = np.random.default_rng(0).standard_normal((1, *network.input)).astype(np.float32)
     with torch.no_grad():

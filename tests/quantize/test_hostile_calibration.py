@@ -1,4 +1,4 @@
-"""Calibration folders with unusual files give one coded error that names the file; nothing hangs or is unpickled."""
+"""An unusable file in a calibration folder causes one error with a code and its name; nothing hangs or is unpickled."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def linked(path: Path) -> None:
     path.symlink_to(path)
 
 
-ODD: dict[str, Callable[[Path], object]] = {
+UNUSABLE: dict[str, Callable[[Path], object]] = {
     "a pipe": os.mkfifo,
     "a dangling link": dangling,
     "a link to itself": linked,
@@ -63,11 +63,11 @@ ODD: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("case", ODD)
-def test_odd_files(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unusable calibration file gives E0840 with its name, and no code in it is executed."""
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unusable_files(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unusable calibration file causes E0840 with its name, and no code in it is executed."""
     monkeypatch.chdir(tmp_path)
-    ODD[case](tmp_path / "z.npy")
+    UNUSABLE[case](tmp_path / "z.npy")
     with pytest.raises(UsageError) as caught:
         calibration.data(str(tmp_path), elaborate(load("resnet20_cifar")), 0)
     (problem,) = caught.value.diagnostics

@@ -62,10 +62,10 @@ FLOAT = onnx.TensorProto.FLOAT
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the spec of a small network with grouped convolutions, a norm that cannot be folded, and two kinds of
-    merges, all of which the quantiser treats specially."""
-    found = tmp_path_factory.mktemp("spec") / "small.yaml"
-    found.write_text(SPEC, encoding="utf-8")
-    return found
+    merges, all of which the quantiser treats specially, and return its path."""
+    path = tmp_path_factory.mktemp("spec") / "small.yaml"
+    path.write_text(SPEC, encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def small(path: Path) -> Network:
 def weights(small: Network) -> dict[str, Array]:
     """Return weights whose channels differ in scale, as in trained networks."""
     generator = np.random.default_rng(3)
-    made = {}
+    drawn = {}
     for name, parameter in parameters(small):
         value = generator.standard_normal(parameter.shape).astype(np.float32)
         if name.endswith("running_var"):
@@ -86,8 +86,8 @@ def weights(small: Network) -> dict[str, Array]:
         elif len(parameter.shape) > 1:
             sizes = generator.uniform(0.2, 2, (len(value), *(1,) * (value.ndim - 1)))
             value = (value * sizes / np.sqrt(parameter.fan_in)).astype(np.float32)
-        made[name] = value if parameter.shape else np.array(7)
-    return made
+        drawn[name] = value if parameter.shape else np.array(7)
+    return drawn
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,9 @@ def off(found: Array, exact: Array) -> float:
 
 
 def int8(network: Network, weights: Any, images: Any, **options: Any) -> onnx.ModelProto:
-    """Build the network as an int8 model and check it."""
-    made = rescompile.build(network, "onnx", weights, precision="int8", calibrate=images, **options)
-    model = onnx.load_from_string(made.to_bytes())
+    """Return the network as an int8 model that passes the checks of onnx."""
+    artifact = rescompile.build(network, "onnx", weights, precision="int8", calibrate=images, **options)
+    model = onnx.load_from_string(artifact.to_bytes())
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -169,7 +169,7 @@ def test_int8_weights_are_rounded_by_channel(
         largest = np.abs(floats[name]).reshape(len(scale), -1).max(1)
         assert np.allclose(scale, largest / 127, rtol=2e-2)
     assert "fc.weight" not in found
-    assert "logits_scale" not in found  # classes would share levels
+    assert "logits_scale" not in found  # the scale would be shared by all classes
     assert not {"bn1.weight", "body.bn2.weight"} & set(found)
     assert "bn3.weight" in found
 
@@ -186,25 +186,25 @@ def test_int8_ranges_are_those_of_the_data(small: Network, weights: dict[str, Ar
     assert int(found["input_zero_point"]) == round(-low * 255 / (high - low))
 
 
-def test_int8_costs_what_is_told(small: Network, weights: dict[str, Array], images: Array) -> None:
-    """The reported error is measured on the validation inputs against float64, and data of another scale give a
-    larger one."""
-    made = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images)
-    held = images[4::5]
-    exact = interpret(small, weights, held)["logits"]
-    logits = np.concatenate([ran(made.to_bytes(), {"input": one[None]})["logits"] for one in held])
-    told = made.facts["int8"]
-    assert told["inputs"] == len(held) == 4
-    assert told["error"] == pytest.approx(off(logits, exact), rel=1e-3)
-    assert told["agreed"] == int((logits.argmax(1) == exact.argmax(1)).sum())
-    assert 1e-4 < told["error"] < 0.05
+def test_the_reported_error_of_int8(small: Network, weights: dict[str, Array], images: Array) -> None:
+    """The reported error is measured on the validation inputs against float64, and is larger for calibration data of
+    another scale."""
+    artifact = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images)
+    validation = images[4::5]
+    exact = interpret(small, weights, validation)["logits"]
+    logits = np.concatenate([ran(artifact.to_bytes(), {"input": one[None]})["logits"] for one in validation])
+    report = artifact.facts["int8"]
+    assert report["inputs"] == len(validation) == 4
+    assert report["error"] == pytest.approx(off(logits, exact), rel=1e-3)
+    assert report["agreed"] == int((logits.argmax(1) == exact.argmax(1)).sum())
+    assert 1e-4 < report["error"] < 0.05
     other = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images / 100)
-    given = np.concatenate([ran(other.to_bytes(), {"input": one[None]})["logits"] for one in held])
-    assert off(given, exact) > 5 * told["error"]
+    given = np.concatenate([ran(other.to_bytes(), {"input": one[None]})["logits"] for one in validation])
+    assert off(given, exact) > 5 * report["error"]
 
 
 @pytest.mark.parametrize("batch", [None, 3])
-def test_an_int8_file_takes_the_place_of_the_other(
+def test_an_int8_file_replaces_that_of_float32(
     small: Network, weights: dict[str, Array], images: Array, batch: int | None, tmp_path: Path
 ) -> None:
     """An int8 file is a drop-in replacement: it has the same names, shapes and types, a dynamic or fixed batch,
@@ -248,7 +248,7 @@ def test_int8_with_free_sizes(small: Network, weights: dict[str, Array], images:
     assert 1e-4 < off(found, ran(plain, {"input": x})["logits"]) < 0.05
 
 
-def test_every_scheme_computes_the_network(small: Network, weights: dict[str, Array], images: Array) -> None:
+def test_schemes_of_tensorrt_and_cpus(small: Network, weights: dict[str, Array], images: Array) -> None:
     """TensorRT's scheme has symmetric int8 activations and float biases, that for CPUs uint8 activations."""
     model = int8(small, weights, images, made_for="ort-tensorrt", batch=None)
     found = tensors(model)
@@ -264,11 +264,11 @@ def test_every_scheme_computes_the_network(small: Network, weights: dict[str, Ar
     assert processors == {"uint8"}
 
 
-def test_folders_and_arrays_are_the_same_data(
+def test_a_folder_and_an_array_give_the_same_model(
     small: Network, weights: dict[str, Array], images: Array, tmp_path: Path
 ) -> None:
-    """A folder of .npy files gives the same model as an array, in the order of paths; a larger number of random
-    inputs starts with the same ones."""
+    """A folder of .npy files gives the same model as an array, in the order of paths; drawing more random inputs starts
+    with the same ones."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "a" / "first.npy", images[:12].astype(np.float64))
@@ -287,7 +287,7 @@ def test_folders_and_arrays_are_the_same_data(
     assert not any(np.array_equal(one(), other()) for one in many.calibration for other in many.validation)
 
 
-def test_images_are_prepared_as_the_spec_says(
+def test_images_are_preprocessed_as_the_spec_records(
     small: Network, weights: dict[str, Array], tmp_path: Path, path: Path
 ) -> None:
     """Calibration images are preprocessed as the spec records; a spec without mean and std is refused."""
@@ -307,15 +307,15 @@ def test_images_are_prepared_as_the_spec_says(
         rescompile.build(silent, "onnx", weights, precision="int8", calibrate=tmp_path)
 
 
-def test_without_inputs_to_check_with(small: Network, weights: dict[str, Array], images: Array) -> None:
+def test_few_inputs_are_used_for_calibration_only(small: Network, weights: dict[str, Array], images: Array) -> None:
     """With four inputs, all are used for calibration and no error is reported."""
-    made = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images[:4])
-    assert made.facts["calibration"]["inputs"] == 4
-    assert made.facts["int8"]["inputs"] == 0
-    assert made.facts["int8"]["error"] is None
+    artifact = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images[:4])
+    assert artifact.facts["calibration"]["inputs"] == 4
+    assert artifact.facts["int8"]["inputs"] == 0
+    assert artifact.facts["int8"]["error"] is None
 
 
-def test_activations_that_are_not_finite(small: Network, weights: dict[str, Array], images: Array) -> None:
+def test_activations_that_are_not_finite_are_refused(small: Network, weights: dict[str, Array], images: Array) -> None:
     """Activations that are not finite are refused by the name of the first, in calibration and in validation."""
     large = {**weights, **{f"{name}.weight": np.full(16, 1e25, np.float32) for name in ("bn1", "body.bn2")}}
     apart = images.copy()
@@ -328,7 +328,7 @@ def test_activations_that_are_not_finite(small: Network, weights: dict[str, Arra
 
 @pytest.mark.parametrize("op", ["act: relu", "conv_transpose: {channels: 3, kernel: 2, stride: 2}"])
 def test_nothing_to_quantise(op: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A network without products is refused, and ONNX Runtime does not print a warning of its own."""
+    """A network without convolutions and linear layers is refused, and ONNX Runtime prints no warning of its own."""
     spec = tmp_path / "plain.yaml"
     spec.write_text(f"rescompile: 1\nname: plain\ninput: [3, 4, 4]\nnetwork: [{{{op}}}, global_avgpool]\n", "utf-8")
     with pytest.raises(CheckFailed, match=r"E0740: plain has nothing to quantise: neither a convolution nor a linear"):
@@ -336,7 +336,7 @@ def test_nothing_to_quantise(op: str, tmp_path: Path, capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == ""
 
 
-def test_what_the_quantiser_says_is_told(
+def test_an_error_of_the_quantiser_is_reported(
     small: Network, weights: dict[str, Array], images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error of the quantiser is reported by its first line, not as a traceback."""
@@ -355,7 +355,7 @@ def test_what_the_quantiser_says_is_told(
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Create folders that are unusable as calibration data, each for another reason."""
+    """Create folders that are unusable as calibration data, each for another reason, and return their parent."""
     pillow = pytest.importorskip("PIL.Image", reason="reads images: pip install 'rescompile[image]'")
     arrays = {
         "bytes": np.zeros((3, 12, 10), np.uint8),
@@ -415,10 +415,10 @@ def test_calibration_data_are_checked(
 ) -> None:
     """Unusable data are reported by name before anything is written."""
     monkeypatch.chdir(data)
-    code, said = refused(path, "--target", "onnx", "--precision", "int8", "--calibrate", source, "-o", "x.onnx")
+    code, stderr = refused(path, "--target", "onnx", "--precision", "int8", "--calibrate", source, "-o", "x.onnx")
     assert code == 2
-    assert "error[E0840]" in said
-    assert message in said
+    assert "error[E0840]" in stderr
+    assert message in stderr
 
 
 @pytest.mark.parametrize(
@@ -437,15 +437,15 @@ def test_calibration_data_are_checked(
         (["--target", "source", "--for", "ort-cpu"], "the target 'source' has no recipes"),
     ],
 )  # fmt: skip
-def test_combinations_that_make_no_sense(
+def test_conflicting_options_are_refused(
     words: list[str], message: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Options that conflict with the precision, target or recipe are refused with the reason."""
     monkeypatch.chdir(tmp_path)
-    code, said = refused(path, *words, "-o", "x.onnx")
+    code, stderr = refused(path, *words, "-o", "x.onnx")
     assert code == 2
-    assert "error[E0802]" in said
-    assert message in said
+    assert "error[E0802]" in stderr
+    assert message in stderr
 
 
 @pytest.mark.parametrize("absent", ["onnx", "onnxruntime", "onnxruntime.quantization"])
@@ -453,15 +453,15 @@ def test_without_the_quantiser(absent: str, path: Path, tmp_path: Path, monkeypa
     """Without the quantiser, int8 names the package to install; fp16 does not need it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, absent, None)
-    code, said = refused(path, "--target", "onnx", "--precision", "int8", "-o", "x.onnx")
+    code, stderr = refused(path, "--target", "onnx", "--precision", "int8", "-o", "x.onnx")
     assert code == 4
-    assert "error[E0902]" in said
-    assert "pip install 'rescompile[quantize]'" in said
+    assert "error[E0902]" in stderr
+    assert "pip install 'rescompile[quantize]'" in stderr
     assert CliRunner().invoke(app, ["build", str(path), "--target", "onnx", "--precision", "fp16"]).exit_code == 0
 
 
-def test_the_backend_alone_makes_no_int8(small: Network) -> None:
-    """The ONNX backend by itself refuses int8, since it has no calibration data."""
+def test_the_backend_alone_refuses_int8(small: Network) -> None:
+    """The ONNX backend by itself refuses int8, because it has no calibration data."""
     onnx_backend = backend.load("onnx")
     with pytest.raises(UsageError, match="int8 needs calibration data"):
         onnx_backend.emit(small, None, **backend.checked(onnx_backend, "onnx", {"precision": "int8"}))
@@ -470,8 +470,8 @@ def test_the_backend_alone_makes_no_int8(small: Network) -> None:
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
 
-def test_there_is_a_recipe_for_every_runtime_of_files() -> None:
-    """Every runtime that takes files has a recipe of its name, with a quantisation scheme exactly if it runs int8."""
+def test_every_runtime_of_files_has_a_recipe() -> None:
+    """Every runtime of ONNX files has a recipe of its name, with a quantisation scheme exactly if it supports int8."""
     takers = {name: runtime for name, runtime in RUNTIMES.items() if runtime.takes == "onnx"}
     assert set(recipes.RECIPES) == set(takers)
     for name, runtime in takers.items():
@@ -481,7 +481,7 @@ def test_there_is_a_recipe_for_every_runtime_of_files() -> None:
 
 
 @pytest.mark.parametrize("runtime", recipes.RECIPES)
-def test_a_recipe_is_its_options(runtime: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_equals_its_options(runtime: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe gives the same graph as its options typed out, and is recorded in the metadata."""
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["build", str(path), "--target", "onnx", "--for", runtime])
@@ -489,20 +489,20 @@ def test_a_recipe_is_its_options(runtime: str, path: Path, tmp_path: Path, monke
     line = next(line for line in done.stderr.splitlines() if line.strip().startswith(f"for {runtime}: "))
     words = line.split(": ")[1].split(" (")[0].split()
     assert CliRunner().invoke(app, ["build", str(path), "--target", "onnx", *words, "-o", "typed.onnx"]).exit_code == 0
-    made, typed = onnx.load("small.onnx"), onnx.load("typed.onnx")
-    assert made.graph == typed.graph
-    assert set(metadata(made)) - set(metadata(typed)) == {"rescompile.for"}
-    assert metadata(made)["rescompile.for"] == runtime
-    said = CliRunner().invoke(app, ["extract", "small.onnx", "-o", "back.yaml"]).stderr
-    assert f"--for={runtime}" in said
-    again = said.partition("built with ")[2].split()
+    artifact, typed = onnx.load("small.onnx"), onnx.load("typed.onnx")
+    assert artifact.graph == typed.graph
+    assert set(metadata(artifact)) - set(metadata(typed)) == {"rescompile.for"}
+    assert metadata(artifact)["rescompile.for"] == runtime
+    stderr = CliRunner().invoke(app, ["extract", "small.onnx", "-o", "back.yaml"]).stderr
+    assert f"--for={runtime}" in stderr
+    again = stderr.partition("built with ")[2].split()
     assert (
         CliRunner().invoke(app, ["build", "./back.yaml", "--target", "onnx", *again, "-o", "again.onnx"]).exit_code == 0
     )
     assert Path("again.onnx").read_bytes() == Path("small.onnx").read_bytes()
 
 
-def test_what_is_given_takes_the_place_of_a_recipe(small: Network, weights: dict[str, Array]) -> None:
+def test_given_options_override_a_recipe(small: Network, weights: dict[str, Array]) -> None:
     """Each given option overrides that of the recipe, and the others still apply."""
     given = {"precision": "fp32", "batch": 4, "fold_batchnorm": False}
     model = onnx.load_from_string(rescompile.build(small, "onnx", weights, made_for="ort-cuda", **given).to_bytes())
@@ -518,18 +518,18 @@ def test_what_is_given_takes_the_place_of_a_recipe(small: Network, weights: dict
 
 
 @exact_int8
-def test_bench_holds_int8_to_the_file_itself(small: Network, tmp_path: Path) -> None:
+def test_the_bound_of_int8_in_bench(small: Network, tmp_path: Path) -> None:
     """The int8 bound is three times the error of the same file with float accumulation, which another file exceeds."""
     pytest.importorskip("torch", reason="the reference of bench")
     from rescompile.bench import timed_models
     from rescompile.bench.reference import Reference
     from rescompile.quantize import quantizer
 
-    made = timed_models.of_spec(small, {}, 0)
+    artifact = timed_models.of_spec(small, {}, 0)
     x = timed_models.inputs(small.input, 3, 0)
-    file = made.write(tmp_path, x, timed_models.form_of("ort-cpu", "int8"))
+    file = artifact.write(tmp_path, x, timed_models.form_of("ort-cpu", "int8"))
     assert file.name == "small_int8_ort-cpu_batch3.onnx"
-    reference = Reference(made, x)
+    reference = Reference(artifact, x)
     reference.expect("int8", quantizer.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("small", file, None, x, "int8"), {})
     assert sum(prepared.facts["multiplied"].get(kind, 0) for kind in ("int8", "uint8")) >= 3
@@ -541,7 +541,7 @@ def test_bench_holds_int8_to_the_file_itself(small: Network, tmp_path: Path) -> 
 
 
 def grouped(folder: Path) -> Path:
-    """Write a spec with a convolution in groups of 8 channels."""
+    """Write a spec with a convolution in groups of 8 channels, and return its path."""
     rows = ("stem: {conv: {channels: 64, kernel: 3}}", "bn: norm", "wide: {conv: {channels: 64, kernel: 3, groups: 8}}",
             "global_avgpool", "flatten", "fc: {linear: 10}")  # fmt: skip
     path = folder / "grouped.yaml"
@@ -551,7 +551,7 @@ def grouped(folder: Path) -> Path:
     return path
 
 
-def test_bench_measures_the_int8_file_that_build_makes(tmp_path: Path) -> None:
+def test_int8_files_of_bench_have_the_passes_of_the_recipe(tmp_path: Path) -> None:
     """`bench` measures int8 files with the passes of the runtime's recipe, except those that are disabled."""
     pytest.importorskip("torch", reason="the reference of bench")
     from rescompile.bench import timed_models
@@ -572,7 +572,7 @@ def test_bench_measures_the_int8_file_that_build_makes(tmp_path: Path) -> None:
     assert groups({"join_groups": 0}, "ort-cpu") == groups({}, "openvino") == {1, 8}
 
 
-def test_rows_of_bench_name_the_passes_of_what_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_bench_list_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The int8 row of `bench` lists the passes of the recipe, and the fp32 row does not."""
     pytest.importorskip("torch", reason="the reference of bench")
     from rescompile.runtimes import roofline
@@ -597,7 +597,7 @@ def test_rows_of_bench_name_the_passes_of_what_ran(tmp_path: Path, monkeypatch: 
     assert found == {"fp32": [], "int8": ["fold-batchnorm", "join-groups=32"]}
 
 
-def test_forms_of_files() -> None:
+def test_variants_of_files() -> None:
     """Each runtime and precision maps to its variant of the file."""
     from rescompile.bench.timed_models import form_of
 
@@ -634,10 +634,10 @@ def test_peers_in_int8(small: Network, tmp_path: Path) -> None:
     from rescompile.bench.reference import Reference
     from rescompile.quantize import quantizer
 
-    made = timed_models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, "legacy")
+    artifact = timed_models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, "legacy")
     x = timed_models.inputs((3, 64, 64), 5, 0)
-    file = made.write(tmp_path, x, timed_models.form_of("ort-cpu", "int8"))
-    reference = Reference(made, x)
+    file = artifact.write(tmp_path, x, timed_models.form_of("ort-cpu", "int8"))
+    reference = Reference(artifact, x)
     reference.expect("int8", quantizer.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("peer", file, None, x, "int8"), {})
     assert 1e-3 < reference.error(prepared.outputs()) <= reference.bound("int8")

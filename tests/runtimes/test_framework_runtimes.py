@@ -1,4 +1,4 @@
-"""The runtimes of frameworks with channels last, `jax-cpu`, `keras` and `mlx`, held to the same rules as the other runtimes."""
+"""The runtimes of frameworks with channels last, `jax-cpu`, `keras` and `mlx`, meet the same rules as the other runtimes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rescompile.runtimes import RUNTIMES, Job, Runtime, find
 from rescompile.runtimes.device import usable
 from rescompile.runtimes.runtime_check import trials
 
-#: The packages without which each runtime is skipped.
+#: The packages without which the tests of a runtime are skipped.
 NEEDS = {"jax-cpu": ("jax", "flax"), "keras": ("rescompile.backends.keras.engine",), "mlx": ("mlx.core",)}
 
 
@@ -38,13 +38,13 @@ def skip_without(name: str) -> None:
 
 @pytest.fixture(params=NEEDS)
 def row(request: pytest.FixtureRequest) -> Runtime:
-    """Each of the runtimes that are installed."""
+    """Return each of the runtimes that are installed."""
     skip_without(request.param)
     return RUNTIMES[request.param]
 
 
-def test_it_works(row: Runtime) -> None:
-    """As `doctor` tries it: an error within the bound, but not below what rounding allows."""
+def test_doctor_passes(row: Runtime) -> None:
+    """The trial of `doctor` passes, with an error within the bound."""
     (trial,) = trials(row)
     assert trial.passed
     assert trial.facts is not None
@@ -54,12 +54,13 @@ def test_it_works(row: Runtime) -> None:
 
 
 def test_a_prepared_network_is_the_one_of_the_job(row: Runtime, tmp_path: Path) -> None:
-    """Its outputs have channels first, and repeat; another number of threads than that of the process is refused."""
+    """Outputs have channels first and repeat; another number of threads than that of the process, and a file instead of
+    a module, are refused."""
     network = facts.network("highway_mnist_fc_10")
     model = of_spec(network, {"fold_batchnorm": True}, 0)
     x = np.random.default_rng(0).standard_normal((2, *network.input), np.float32)
-    made = Job(model.name, None, lambda: model.module(row.takes), x)
-    prepared = row.prepare(made, {})
+    job = Job(model.name, None, lambda: model.module(row.takes), x)
+    prepared = row.prepare(job, {})
     first = prepared.outputs()["logits"]
     prepared.run()
     assert np.array_equal(prepared.outputs()["logits"], first)
@@ -67,15 +68,15 @@ def test_a_prepared_network_is_the_one_of_the_job(row: Runtime, tmp_path: Path) 
     assert np.abs(first - exact).max() < 1e-5 * np.abs(exact).max()
     prepared.close()
     with pytest.raises(Unavailable, match=f"uses all {usable()} CPU cores of its process, not {usable() + 1}"):
-        row.prepare(Job(model.name, None, made.module, x, threads=usable() + 1), {})
+        row.prepare(Job(model.name, None, job.module, x, threads=usable() + 1), {})
     with pytest.raises(UsageError, match=f"{row.name} needs a live module of the target {row.takes}"):
         row.prepare(Job(model.name, tmp_path / "a.onnx", None, x), {})
     with pytest.raises(Unavailable, match="reports no times of layers"):
-        row.profile(made, {})
+        row.profile(job, {})
 
 
 def test_a_module_that_cannot_run_is_unavailable(row: Runtime) -> None:
-    """An error of the framework, such as too little memory, is one coded error with its first line."""
+    """An error of the framework, such as insufficient memory, is reported as one error with its first line."""
 
     def fails() -> Any:
         raise RuntimeError("no memory\nat all")
@@ -84,13 +85,13 @@ def test_a_module_that_cannot_run_is_unavailable(row: Runtime) -> None:
         row.prepare(Job("large", None, fails, np.zeros((1, 3, 8, 8), np.float32)), {})
 
 
-#: A name of a step that the framework of each runtime takes for itself.
-TAKEN = {"jax-cpu": "sow", "keras": "add_1", "mlx": "freeze"}
+#: Step names that the framework of each runtime reserves.
+RESERVED = {"jax-cpu": "sow", "keras": "add_1", "mlx": "freeze"}
 
 
 def test_a_refused_network_is_reported_as_by_the_target(row: Runtime, tmp_path: Path) -> None:
-    """With the help, and with one code."""
-    (tmp_path / "named.yaml").write_text(MAP.replace("{conv:", f"{TAKEN[row.name]}: {{conv:"), encoding="utf-8")
+    """A network that the framework refuses is reported with one code and the help of the target."""
+    (tmp_path / "named.yaml").write_text(MAP.replace("{conv:", f"{RESERVED[row.name]}: {{conv:"), encoding="utf-8")
     done = CliRunner().invoke(app, ["bench", str(tmp_path / "named.yaml"), "--runtime", row.name])
     assert done.exit_code == 4, done.output
     assert done.stderr.count("E0901") == 1
@@ -106,7 +107,7 @@ network: [{conv: {channels: 5, kernel: 3, bias: true}}]
 
 
 def test_maps_come_back_with_channels_first(row: Runtime, tmp_path: Path) -> None:
-    """An output that is a map has the axes of the spec."""
+    """An output that is a map has the axes of the spec, channels first."""
     path = tmp_path / "map.yaml"
     path.write_text(MAP)
     model = of_spec(rescompile.elaborate(rescompile.load(path)), {}, 0)
@@ -133,7 +134,7 @@ def test_mlx_under_compile() -> None:
 def test_a_missing_framework_is_one_error_with_the_extra(
     row: Runtime, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is computed."""
+    """A missing framework is reported before anything is computed, with the extra to install."""
     for package in backend.load(row.takes).EVALUATION_REQUIRES:
         monkeypatch.setitem(sys.modules, package, None)
     targets = [] if command == "bench" else ["--targets", "onnx"]
@@ -145,8 +146,8 @@ def test_a_missing_framework_is_one_error_with_the_extra(
     assert f"pip install 'rescompile[{row.extra}]'" in done.stderr
 
 
-def test_a_peer_has_no_row() -> None:
-    """It is a module of torch, as a reason and as an error."""
+def test_a_peer_runs_in_torch_and_onnx_only() -> None:
+    """A peer, which is a torch module, is unavailable in other frameworks, with the reason."""
     model = replace(of_spec(facts.network("highway_mnist_fc_10"), {}, 0), live=None)
     for target in ("onnx", "torch"):
         assert model.lacks(target) is None
@@ -158,7 +159,7 @@ def test_a_peer_has_no_row() -> None:
 
 @pytest.mark.slow
 def test_bench_and_verify(tmp_path: Path) -> None:
-    """Beside the other runtimes, in the same rounds and by the same rules."""
+    """`bench` and `verify` run these runtimes beside the others, with the same bounds."""
     for name in NEEDS:
         skip_without(name)
     file, beside = tmp_path / "result.json", ",".join(NEEDS)
@@ -177,6 +178,6 @@ def test_bench_and_verify(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NEEDS)
 def test_unknown_options_are_refused(name: str) -> None:
-    """These runtimes take their threads from the process."""
+    """These runtimes use the threads of the process, and refuse an option for them."""
     with pytest.raises(UsageError, match=f"{name} has no option 'threads'"):
         find(f"{name}:threads=1")

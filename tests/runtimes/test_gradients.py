@@ -232,7 +232,7 @@ def test_the_gate_of_a_highway_is_a_constant() -> None:
 
 
 @pytest.mark.slow
-def test_every_number_is_another_path(tmp_path: Path) -> None:
+def test_ranked_paths_are_distinct(tmp_path: Path) -> None:
     """Each length has as many ranked paths as `paths` counts, each of that length, and no two are equal."""
     several = 0
     for seed in range(80):
@@ -255,7 +255,7 @@ def test_every_number_is_another_path(tmp_path: Path) -> None:
     assert several > 20
 
 
-def test_many_paths_are_drawn_alike() -> None:
+def test_sampled_paths_are_uniform() -> None:
     """Of 2^54 paths, a random sample of one length enters every block equally often, within 5 standard deviations."""
     tree = module.ranked_paths(network_of("resnet110_cifar"), "blocks")
     ranks = module._ranks(Paths(tree.counts), 2000, 3)[18]
@@ -275,14 +275,14 @@ def test_few_paths_are_all_measured() -> None:
 # --- shares -----------------------------------------------------------------------------------------------------------
 
 
-def told(counts: tuple[int, ...], means: tuple[float | None, ...]) -> PathGradients:
+def measured(counts: tuple[int, ...], means: tuple[float | None, ...]) -> PathGradients:
     return PathGradients(Paths(counts), 2, tuple(None if mean is None else Magnitude(mean, 0.0) for mean in means))
 
 
 def test_a_notebook_shows_the_gradient_by_length() -> None:
     """A measurement is displayed as a histogram of the gradient above its table."""
     pytest.importorskip("matplotlib", reason="figures need the extra 'plot'")
-    html = told((1, 2, 1), (1.0, 0.5, None))._repr_html_()
+    html = measured((1, 2, 1), (1.0, 0.5, None))._repr_html_()
     assert html.startswith("<svg")
     assert "share of the gradient" in html
     assert [html.count(f">{cell}<") for cell in ("5.000e-01", "50.00%", "4 paths = 2^2")] == [1, 3, 1]
@@ -290,7 +290,7 @@ def test_a_notebook_shows_the_gradient_by_length() -> None:
 
 def test_shares_and_the_effective_lengths() -> None:
     """A share is the number of paths times their magnitude; the effective lengths are the shortest 95% interval."""
-    decay = told(tuple(math.comb(54, k) for k in range(55)), tuple(0.2**k for k in range(55)))
+    decay = measured(tuple(math.comb(54, k) for k in range(55)), tuple(0.2**k for k in range(55)))
     total = Fraction(6, 5) ** 54
     for length, share in enumerate(decay.shares):
         assert share == pytest.approx(float(math.comb(54, length) * Fraction(1, 5) ** length / total))
@@ -301,31 +301,31 @@ def test_shares_and_the_effective_lengths() -> None:
         for high in range(low, 55):
             if decay.share(low, high) >= 0.95:
                 assert (high - low, -decay.share(low, high)) >= (last - first, -decay.share(first, last))
-    assert told((1, 0, 2), (0.0, None, 4.0)).effective == (2, 2)
-    assert told((1, 2), (0.0, 0.0)).effective is None
-    assert told((1, 2), (0.0, 0.0)).shares == (0.0, 0.0)
+    assert measured((1, 0, 2), (0.0, None, 4.0)).effective == (2, 2)
+    assert measured((1, 2), (0.0, 0.0)).effective is None
+    assert measured((1, 2), (0.0, 0.0)).shares == (0.0, 0.0)
 
 
-def test_more_paths_than_a_float_holds() -> None:
-    """Shares are computed in logarithms, so path counts beyond the range of floats are no problem."""
+def test_more_paths_than_the_range_of_floats() -> None:
+    """Shares are computed in logarithms, so path counts may exceed the range of floats."""
     counts = tuple(math.comb(3000, k) for k in range(3001))
-    assert math.fsum(told(counts, tuple(2.0 ** (-k / 4) for k in range(3001))).shares) == pytest.approx(1)
+    assert math.fsum(measured(counts, tuple(2.0 ** (-k / 4) for k in range(3001))).shares) == pytest.approx(1)
 
 
-def test_measured_is_the_mean_of_all(tmp_path: Path) -> None:
+def test_measured_magnitudes_are_means_over_paths(tmp_path: Path) -> None:
     """The measured magnitudes are means over all paths of a length, within the rounding of float32."""
     network = network_of("resnet20_cifar", "parameters.n=1", "input=[3, 8, 8]")
     weights, _, _ = prepared(network)
     generator = np.random.default_rng(5)
     data, labels = generator.standard_normal((5, 3, 8, 8)), generator.integers(0, 10, 5)
-    measured = path_gradients(network, weights, data, labels, samples=3)
+    gradients = path_gradients(network, weights, data, labels, samples=3)
     one = unravelled(network, weights)
     one.forward(data, labels)
     norms: dict[int, list[float]] = {}
     for length, way in all_paths(network):
         norms.setdefault(length, []).append(np.sqrt((one.backward(way) ** 2).sum((1, 2, 3))).mean())
     for length, values in norms.items():
-        along = measured.magnitudes[length]
+        along = gradients.magnitudes[length]
         assert along is not None
         assert along.mean == pytest.approx(np.mean(values), rel=1e-4)
         spread = np.std(values, ddof=1) / math.sqrt(3) if len(values) > 1 else 0

@@ -1,4 +1,4 @@
-"""Misleading or broken ONNX files give a coded error in bounded memory, and no file outside their folder is read."""
+"""Malicious or broken ONNX files cause an error with a code, in bounded memory, and no file outside their folder is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime", reason="runs the ONNX files")
 onnx = pytest.importorskip("onnx", reason="builds the files")
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
-TOLD = {2, 3}  # exit codes of a usage error and of an invalid spec
+REPORTED = {2, 3}  # exit codes of a usage error and of an invalid spec
 
 
 def model(dims: list[Any], nodes: list[Any] | None = None, tensors: list[Any] | None = None) -> Any:
@@ -34,15 +34,15 @@ def run(path: Path, *options: str) -> Result:
     return CliRunner().invoke(app, ["run", str(path), "--repeats", "1", *options], catch_exceptions=False)
 
 
-def refused(result: Result, told: str) -> None:
+def refused(result: Result, message: str) -> None:
     """Check that a run was refused with a code and this text."""
     assert result.exit_code == 2, result.output
     assert "error[E08" in result.stderr
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("dims", "told"),
+    ("dims", "message"),
     [
         ([2**40, 2**40], "needs more than 2^60 bytes of memory"),
         ([2**62], "needs more than 2^60 bytes of memory"),
@@ -51,10 +51,10 @@ def refused(result: Result, told: str) -> None:
         (["N", 3, 2**40, 2**20], "of memory"),
     ],
 )
-def test_declared_dimensions(dims: list[Any], told: str, tmp_path: Path) -> None:
+def test_declared_dimensions(dims: list[Any], message: str, tmp_path: Path) -> None:
     """Inputs with too many axes, or of impossible sizes, are refused before memory is allocated."""
     onnx.save(model(dims), tmp_path / "m.onnx")
-    refused(run(tmp_path / "m.onnx"), told)
+    refused(run(tmp_path / "m.onnx"), message)
 
 
 def test_a_fixed_batch_of_images_that_does_not_fit(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_fixed_batch_of_images_that_does_not_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["run", "verify"])
 @pytest.mark.parametrize("batch", ["99999999999999999999", "1048577", "0", "-1"])
-def test_an_absurd_batch(command: str, batch: str, tmp_path: Path) -> None:
+def test_a_batch_out_of_range(command: str, batch: str, tmp_path: Path) -> None:
     """A `--batch` out of range is refused by `run` and `verify`."""
     onnx.save(model(["N", 3]), tmp_path / "m.onnx")
     named = str(tmp_path / "m.onnx") if command == "run" else "resnet18"
@@ -84,7 +84,7 @@ def test_a_batch_that_does_not_fit() -> None:
     refused(CliRunner().invoke(app, ["verify", "resnet18", "--batch", "1000000"], catch_exceptions=False), "of memory")
 
 
-def test_metadata_that_is_no_text(tmp_path: Path) -> None:
+def test_metadata_that_is_not_text(tmp_path: Path) -> None:
     """Metadata that is not UTF-8 is refused by `run` and `extract`."""
     entry = b"\x0a\x01A\x12\x02\xff\xfe"
     (tmp_path / "m.onnx").write_bytes(model([1]).SerializeToString() + bytes([0x72, len(entry)]) + entry)
@@ -155,7 +155,7 @@ def test_weights_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_mutated_files(tmp_path: Path) -> None:
-    """Truncated, changed and repeated bytes give either a coded error or a run."""
+    """Truncated, changed and repeated bytes cause an error with a code, or a run."""
     whole = bytearray(_as_constant(numpy_helper.from_array(np.zeros(4, np.float32), "w")).SerializeToString())
     chance = random.Random(0)
     path = tmp_path / "m.onnx"
@@ -175,6 +175,6 @@ def test_mutated_files(tmp_path: Path) -> None:
             options = ["--repeats", "1"] if command == "run" else []
             result = CliRunner().invoke(app, [command, str(path), *options], catch_exceptions=False)
             codes.add(result.exit_code)
-            assert result.exit_code in (0, 1, *TOLD), result.output
+            assert result.exit_code in (0, 1, *REPORTED), result.output
             assert result.exit_code == 0 or "error[E" in result.stderr, result.stderr
     assert {0, 2} <= codes

@@ -1,4 +1,4 @@
-"""Recognition of the output activation of ONNX files from any tool."""
+"""The output activation of ONNX files from any tool is recognised."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ CONSTANTS = {
 
 
 def model(head: Head, path: Path) -> Path:
-    """Write an image classifier by mean colour that ends in this head."""
+    """Write a classifier of images by mean colour with this head, and return its path."""
     weight = np.random.default_rng(0).normal(size=(CLASSES, 3, 1, 1)).astype(np.float32) * 20
     body = [
         helper.make_node("Conv", ["image", "weight"], ["map"]),
@@ -139,8 +139,8 @@ def test_heads_of_specs(last: str, activation: str, more: list[str], tmp_path: P
     assert read(tmp_path / "s.onnx").activation("logits") == activation
 
 
-def test_one_logit_is_no_probability(tmp_path: Path) -> None:
-    """A single logit is not reported as a probability: its softmax is 1 for any value."""
+def test_a_single_logit_is_not_a_probability(tmp_path: Path) -> None:
+    """A single logit is not reported as a probability, because its softmax is 1 for any value."""
     spec = {"rescompile": 1, "name": "s", "input": [3, 8, 8], "preprocess": {"mean": [0, 0, 0], "std": [1, 1, 1]}}
     Image.new("RGB", (8, 8), "red").save(tmp_path / "i.png")
     for last, key in (([], "outputs"), (["sigmoid"], "top")):

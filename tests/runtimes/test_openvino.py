@@ -40,7 +40,7 @@ NET = "resnet20_cifar"
 SMALL = "parameters.n=1"
 LAYERS = 8  # seven convolutions and the classifier
 
-#: Spec rows by what they cover: one network for each kernel that OpenVINO chooses or rewrite that it makes.
+#: Rows of specs by what they cover: one network for each kernel that OpenVINO chooses, or rewrite that it applies.
 FAMILIES = {
     "norm folded into its convolution": """
   - layer1: {block: basic, depth: 2, width: 16, stride: 2}
@@ -110,7 +110,7 @@ FAMILIES = {
 
 
 def case_of(rows: str, folder: Path, more: str = "") -> Case:
-    """Build a small classifier around these rows, with weights, inputs and expected outputs."""
+    """Return a small classifier around these rows, with weights, inputs and expected outputs."""
     path = folder / "small.yaml"
     path.write_text(
         f"rescompile: 1\nname: small\ninput: [3, 12, 12]\nnetwork:\n"
@@ -120,8 +120,8 @@ def case_of(rows: str, folder: Path, more: str = "") -> Case:
     return prepared(path, 0)
 
 
-def held(case: Case, folder: Path) -> None:
-    """Check that every float32 output is as close to float64 as rounding allows, at batches of eight and of one, for
+def assert_close_to_float64(case: Case, folder: Path) -> None:
+    """Assert that every float32 output is as close to float64 as rounding allows, for batches of eight and one, for
     which OpenVINO chooses different kernels. The file has a dynamic batch, as from `build --for openvino`."""
     path = folder / "small.onnx"
     rescompile.build(case.network, "onnx", case.weights, made_for="openvino").write(path)
@@ -143,20 +143,22 @@ def held(case: Case, folder: Path) -> None:
 @pytest.mark.slow
 def test_float32(family: str, tmp_path: Path) -> None:
     """OpenVINO's float32 outputs of every family of ops match the interpreter."""
-    held(case_of(FAMILIES[family], tmp_path), tmp_path)
+    assert_close_to_float64(case_of(FAMILIES[family], tmp_path), tmp_path)
 
 
 def test_outputs_keep_their_names(tmp_path: Path) -> None:
     """An output keeps its name where OpenVINO removes an op without effect and merges the output with its input."""
-    held(case_of("\n  - n1: {subsample: 1}\n  - maxpool: {kernel: 2}\n", tmp_path, "features: [n1]\n"), tmp_path)
+    assert_close_to_float64(
+        case_of("\n  - n1: {subsample: 1}\n  - maxpool: {kernel: 2}\n", tmp_path, "features: [n1]\n"), tmp_path
+    )
 
 
-def test_a_wrong_weight_would_be_seen(tmp_path: Path) -> None:
+def test_a_wrong_weight_is_detected(tmp_path: Path) -> None:
     """The comparison detects a bias that is off by 1e-4."""
     case = case_of(FAMILIES["dense"], tmp_path)
     case.weights["stem.bias"] += np.float32(1e-4)
     with pytest.raises(AssertionError, match="relative error"):
-        held(case, tmp_path)
+        assert_close_to_float64(case, tmp_path)
 
 
 # --- bfloat16 and int8 ------------------------------------------------------------------------------------------------
@@ -184,8 +186,8 @@ def test_bfloat16(batch: int, small: tuple[Network, Weights]) -> None:
 
 
 @pytest.mark.skipif("BF16" in NATIVE, reason="needs a CPU without bfloat16")
-def test_bfloat16_is_not_made_up(small: tuple[Network, Weights]) -> None:
-    """Where the CPU lacks bfloat16, OpenVINO silently computes in float32, and this is refused."""
+def test_missing_bfloat16_is_refused(small: tuple[Network, Weights]) -> None:
+    """On a CPU without bfloat16, OpenVINO silently computes in float32, and this is refused."""
     network, weights = small
     request = verify.Request(network, (), 0, 1, weights, runtimes=["openvino"], precisions=["bf16"])
     with pytest.raises(Unavailable, match=f"bf16 was requested, but .* in other types: {LAYERS} as f32"):
@@ -259,7 +261,7 @@ def test_doctor() -> None:
     assert tried["bf16"].passed == ("BF16" in NATIVE)
 
 
-def test_bench_and_what_checks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_and_its_equivalent_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`bench` measures every supported precision, and the printed benchmark_app command runs in that precision."""
     tool = Path(sys.executable).parent / "benchmark_app"
     if not tool.exists():

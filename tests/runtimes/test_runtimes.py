@@ -62,7 +62,7 @@ def job(small: tuple[Network, Weights], tmp_path_factory: pytest.TempPathFactory
 
 
 def exact(small: tuple[Network, Weights], x: Array) -> Array:
-    """Compute the logits with the interpreter in float64."""
+    """Return the logits of the interpreter in float64."""
     logits: Array = interpret(*small, x)[LOGITS]
     return logits
 
@@ -75,7 +75,7 @@ def off(given: Array, wanted: Array) -> float:
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_holds_together() -> None:
+def test_the_table_is_consistent() -> None:
     """The runtime table is consistent: names, model formats, devices and precisions are valid."""
     assert list(RUNTIMES) == [
         "ort-cpu",
@@ -128,7 +128,7 @@ def test_wrong_options_are_refused(name: str, options: dict[str, str], message: 
         RUNTIMES[name].prepare(job(), options)
 
 
-def test_a_job_must_have_what_the_runtime_takes(job: Callable[..., Job]) -> None:
+def test_a_job_needs_the_model_and_precision_of_its_runtime(job: Callable[..., Job]) -> None:
     """A job without the required model, or with a precision that the runtime lacks, is refused."""
     with pytest.raises(UsageError, match="ort-cpu needs an ONNX file"):
         RUNTIMES["ort-cpu"].prepare(job(model=None), {})
@@ -171,7 +171,7 @@ def test_bfloat16_is_bfloat16(job: Callable[..., Job], small: tuple[Network, Wei
     assert 1e-4 < off(prepared.outputs()[LOGITS], exact(small, job().input)) < 5e-2
 
 
-def test_torch_is_left_as_it_was(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_settings_are_restored(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     """A run uses the job's thread count and restores torch's afterwards, even if the run fails."""
     before = TORCH.get_num_threads()
     seen = []
@@ -214,7 +214,7 @@ def test_a_compiler_that_fails_is_unavailable(job: Callable[..., Job], monkeypat
         RUNTIMES["torch-cpu"].prepare(job(), {"compile": "max-autotune"})
 
 
-def test_memory_that_does_not_suffice_is_unavailable(job: Callable[..., Job]) -> None:
+def test_insufficient_memory_is_unavailable(job: Callable[..., Job]) -> None:
     """Running out of memory while a module moves to its device makes the runtime unavailable."""
 
     class Large(TORCH.nn.Module):  # type: ignore[misc, name-defined]
@@ -225,9 +225,7 @@ def test_memory_that_does_not_suffice_is_unavailable(job: Callable[..., Job]) ->
         RUNTIMES["torch-cpu"].prepare(Job("large", None, Large, job().input), {})
 
 
-def test_outputs_of_replayed_graphs_are_not_those_of_another(
-    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outputs_of_replayed_graphs_are_copied(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs are copied: torch's CUDA graphs share memory, which one tensor shared by two modules imitates."""
     shared = TORCH.zeros(1)
 
@@ -237,11 +235,11 @@ def test_outputs_of_replayed_graphs_are_not_those_of_another(
     def prepared(value: float) -> Any:
         empty, run = module(value)
         monkeypatch.setattr(TORCH, "compile", lambda *_, **__: run)
-        made: Any = RUNTIMES["torch-cpu"].prepare(
+        result: Any = RUNTIMES["torch-cpu"].prepare(
             Job("a", None, lambda: empty, job().input), {"compile": "reduce-overhead"}
         )
-        made._replays = True  # as CUDA graphs do
-        return made
+        result._replays = True  # as CUDA graphs do
+        return result
 
     first, second = prepared(1.0), prepared(2.0)
     assert second.outputs()[LOGITS] == 2
@@ -307,9 +305,8 @@ def test_openvino(job: Callable[..., Job], small: tuple[Network, Weights]) -> No
         row.prepare(job(model=Path(__file__)), {})
 
 
-def test_what_openvino_reports_is_a_mean(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Profiles exclude the first run, in which kernels are created: OpenVINO reports running means, from which the
-    durations of the later runs are recovered."""
+def test_openvino_profiles_exclude_the_first_run(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Durations of single runs are recovered from OpenVINO's running means, without the first run, which creates kernels."""
     runs = {"fc": [5000, 10, 12, 8, 10, 10], "never": [0] * 6}
     done: list[int] = []
 
@@ -341,8 +338,8 @@ def node(kind: str, precision: str, names: str = "") -> Any:
     )
 
 
-def test_openvino_takes_a_precision_as_a_hint(job: Callable[..., Job]) -> None:
-    """The precision that OpenVINO's nodes report decides, as CPUs without bfloat16 silently use float32."""
+def test_openvino_precision_is_that_of_its_nodes(job: Callable[..., Job]) -> None:
+    """The precision that OpenVINO's nodes report decides, because CPUs without bfloat16 silently use float32."""
     nodes = [node("Convolution", "f32"), node("FullyConnected", "f32"), node("Reorder", "bf16")]
     counted = openvino_runtime.counted(nodes, "runtimePrecision", {"fc1", "fc2"})
     assert counted == {"f32": 2}
@@ -360,7 +357,7 @@ def test_openvino_takes_a_precision_as_a_hint(job: Callable[..., Job]) -> None:
         check("int8", {"f32": 4})
 
 
-# --- a library that crashes its process -------------------------------------------------------------------------------
+# --- libraries that crash their process -------------------------------------------------------------------------------
 
 #: A stand-in for OpenVINO; its last line runs when a network is prepared.
 FATAL = """
@@ -389,7 +386,7 @@ def fatal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], No
 @pytest.mark.parametrize(
     ("name", "help"), [("SIGSEGV", "a bug in openvino"), ("SIGABRT", "a bug in openvino"), ("SIGKILL", "memory")]
 )
-def test_what_ends_its_process_does_not_end_ours(
+def test_a_crashed_child_process_is_unavailable(
     name: str, help: str, fatal: Callable[[str], None], job: Callable[..., Job]
 ) -> None:
     """A runtime that crashes its child process raises Unavailable with the name of the signal."""
@@ -401,8 +398,10 @@ def test_what_ends_its_process_does_not_end_ours(
     assert help in (caught.value.diagnostics[0].help or "")
 
 
-@pytest.mark.parametrize("what", ["raise ValueError('its own')", "os._exit(3) if os.getpid() != {} else 1 / 0"])
-def test_what_fails_by_itself_is_told_by_itself(
+@pytest.mark.parametrize(
+    "what", ["raise ValueError('error of the library')", "os._exit(3) if os.getpid() != {} else 1 / 0"]
+)
+def test_an_exception_of_a_library_is_raised_here(
     what: str, fatal: Callable[[str], None], job: Callable[..., Job]
 ) -> None:
     """If the child process was not killed by a signal, the library's own exception is raised in this process."""
@@ -411,8 +410,8 @@ def test_what_fails_by_itself_is_told_by_itself(
         RUNTIMES["openvino"].prepare(job(), {})
 
 
-def test_endings() -> None:
-    """Signals are reported by name, unknown ones by number; ordinary exit codes are not endings."""
+def test_crash_causes() -> None:
+    """Signals are reported by name, unknown ones by number; ordinary exit codes are not crashes."""
     assert [child_process.crash_cause(code) for code in (0, 1, 4, 130)] == [None] * 4
     if os.name != "nt":
         assert child_process.crash_cause(-11) == "SIGSEGV"
@@ -483,10 +482,10 @@ class Fake:
         )
 
 
-def ran(op: str, provider: str, given: str = "float", made: str = "float") -> dict[str, Any]:
+def ran(op: str, provider: str, given: str = "float", output: str = "float") -> dict[str, Any]:
     """Return a node as it appears in a profile."""
     return {
-        "op_name": op, "provider": provider, "input_type_shape": [{given: [1]}], "output_type_shape": [{made: [1]}],
+        "op_name": op, "provider": provider, "input_type_shape": [{given: [1]}], "output_type_shape": [{output: [1]}],
     }  # fmt: skip
 
 
@@ -505,7 +504,7 @@ def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Fake
     return put
 
 
-GOOD = [ran("Conv", CUDA), ran("Gemm", CUDA), ran("Shape", CPU, made="int64")]
+GOOD = [ran("Conv", CUDA), ran("Gemm", CUDA), ran("Shape", CPU, output="int64")]
 
 
 def test_a_session_that_lost_its_gpu_is_refused(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
@@ -517,31 +516,29 @@ def test_a_session_that_lost_its_gpu_is_refused(faked: Callable[..., Fake], job:
 
 
 @pytest.mark.parametrize("step", ["session", "memory", "profile"])
-def test_what_fails_on_a_gpu_is_not_available_there(
-    step: str, faked: Callable[..., Fake], job: Callable[..., Job]
-) -> None:
+def test_a_failure_on_a_gpu_is_unavailable(step: str, faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
     """A failure to create a session, allocate memory or profile makes only this runtime unavailable."""
     faked(GOOD, fails=step)
     with pytest.raises(Unavailable, match=rf"ort-cuda cannot run small: .*CUDA failure 2: {step}$"):
         RUNTIMES["ort-cuda"].prepare(job(), {"graph": True} if step == "session" else {})
 
 
-def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
+def test_gpu_nodes_are_profiled_with_blocking_launches(
     faked: Callable[..., Fake], job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GPU nodes are profiled in a child process with CUDA_LAUNCH_BLOCKING=1, or times would be those of launches."""
+    """GPU nodes are profiled in a child process with CUDA_LAUNCH_BLOCKING=1; otherwise times would be those of launches."""
     fake = faked(GOOD)
-    told: list[Any] = []
+    calls: list[Any] = []
 
     def child(command: list[str], **options: Any) -> Any:
         asked = json.loads(command[-1])
-        told.append((asked, options["env"]["CUDA_LAUNCH_BLOCKING"], np.load(asked[3])))
+        calls.append((asked, options["env"]["CUDA_LAUNCH_BLOCKING"], np.load(asked[3])))
         return SimpleNamespace(returncode=0, stdout='a line of a library\n[["layer1", 0.5]]\n', stderr="")
 
     monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
     monkeypatch.setattr(child_process.subprocess, "run", child)
     assert RUNTIMES["ort-cuda"].profile(job("tf32"), {"nhwc": True}, 3) == [("layer1", 0.5)]
-    ((asked, blocking, x),) = told
+    ((asked, blocking, x),) = calls
     assert blocking == "1"
     assert (asked[0], *asked[4:]) == ("ort-cuda", "tf32", job().threads, {"nhwc": True}, 3)
     assert np.array_equal(x, job().input)
@@ -571,8 +568,8 @@ def test_a_child_profiles(job: Callable[..., Job], tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("name", ["ort-cuda", "ort-tensorrt"])
 def test_nodes_elsewhere_are_refused(name: str, faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
     """A session is refused if one of its nodes computes on the CPU, or if its profile has no nodes."""
-    own = CUDA if name == "ort-cuda" else TENSORRT
-    faked([ran("Conv", own), ran("Resize", CPU)])
+    provider = CUDA if name == "ort-cuda" else TENSORRT
+    faked([ran("Conv", provider), ran("Resize", CPU)])
     with pytest.raises(Unavailable, match="nodes of small ran elsewhere: Resize"):
         RUNTIMES[name].prepare(job("tf32"), {})
     faked([])
@@ -580,7 +577,7 @@ def test_nodes_elsewhere_are_refused(name: str, faked: Callable[..., Fake], job:
         RUNTIMES[name].prepare(job("tf32"), {})
 
 
-def test_keeping_account_of_shapes_is_no_computing(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
+def test_shape_computations_may_run_on_the_cpu(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
     """Shape computations may run on the CPU; they count in the placement and do not cause a refusal."""
     faked(GOOD)
     facts = RUNTIMES["ort-cuda"].prepare(job(), {}).facts
@@ -588,7 +585,7 @@ def test_keeping_account_of_shapes_is_no_computing(faked: Callable[..., Fake], j
     assert facts["obtained"] == CUDA
 
 
-def test_cuda_is_told_everything(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
+def test_options_of_the_cuda_provider(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
     """The CUDA provider gets every option: fp32 without TF32, CUDA graphs with fixed buffers, plain profiles."""
     fake = faked(GOOD)
     RUNTIMES["ort-cuda"].prepare(job(), {"graph": True, "nhwc": True, "search": "heuristic"})
@@ -646,9 +643,7 @@ def test_the_environment_decides_about_tf32(
             RUNTIMES[name].prepare(job(precision), {})
 
 
-def test_engines_are_kept_by_what_is_in_them(
-    faked: Callable[..., Fake], job: Callable[..., Job], tmp_path: Path
-) -> None:
+def test_engines_are_cached_by_content(faked: Callable[..., Fake], job: Callable[..., Job], tmp_path: Path) -> None:
     """TensorRT engines contain weights, so the cache distinguishes files, external data and precisions."""
     fake = faked([ran("TRTKernel", TENSORRT)])
     model = tmp_path / "a.onnx"
@@ -672,7 +667,7 @@ def test_engines_are_kept_by_what_is_in_them(
     assert folders[4] == folders[0]
 
 
-def test_without_a_gpu_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_runtimes_are_missing_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU, CUDA runtimes are reported as missing, with the reason and what they need."""
     pytest.importorskip("onnxruntime", reason="lists its execution providers")
     monkeypatch.setattr(ort_session, "has_gpu", lambda: False)
@@ -700,7 +695,7 @@ def test_the_machine_is_described_without_names() -> None:
     assert len(getpass.getuser()) < 4 or f'"{getpass.getuser()}"' not in text
 
 
-def test_gpus_are_read_from_their_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_read_from_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
     """nvidia-smi gives one row per GPU; a missing tool or unexpected output gives none."""
     fields = ("name", "driver_version", "memory.total", "compute_cap")
     for printed, rows in (
@@ -739,7 +734,7 @@ network:
 
 
 def hand(tmp_path: Path) -> Network:
-    """Load a network whose limit can be computed by hand."""
+    """Return a network whose limit can be computed by hand."""
     path = tmp_path / "hand.yaml"
     path.write_text(HAND)
     return rescompile.elaborate(rescompile.load(path))
@@ -788,7 +783,7 @@ def test_published_limits() -> None:
         assert math.isclose(256 / found.seconds, images, rel_tol=0.02)
 
 
-def test_what_fits_a_cache_is_copied_faster() -> None:
+def test_bandwidth_of_copies_at_least_as_large() -> None:
     """A layer is compared with the fastest copy at least as large; small copies show the cost of a launch."""
     roof = roofline.Roofline("fp32", {1: 5.0, 4: 9.0, 16: 3.0}, 1.0)
     assert [roof.bandwidth(size) for size in (0.5, 1, 2, 5, 16, 99)] == [9, 9, 9, 3, 3, 3]
@@ -819,7 +814,7 @@ def test_a_gpu_that_torch_does_not_see_has_no_limit(
     assert roofline.limit(small[0], 1, roof) is None
 
 
-def test_mappings_are_not_needed_to_be_torch(job: Callable[..., Job]) -> None:
+def test_a_module_may_return_a_mapping(job: Callable[..., Job]) -> None:
     """A module that returns a mapping keeps the names of its outputs."""
 
     class Two(TORCH.nn.Module):  # type: ignore[misc, name-defined]
@@ -839,11 +834,11 @@ def test_a_job_has_the_file_of_its_precision(
     """The job's file has the precision's data type and the input's batch size; torch runtimes get a module instead."""
     onnx = pytest.importorskip("onnx", reason="reads the file")
     x = np.zeros((3, *small[0].input), np.float32)
-    made = jobs.job(RUNTIMES["ort-cuda"], *small, x, precision, tmp_path)
-    graph = onnx.load(made.model).graph
+    cuda = jobs.job(RUNTIMES["ort-cuda"], *small, x, precision, tmp_path)
+    graph = onnx.load(cuda.model).graph
     assert kind in {tensor.data_type for tensor in graph.initializer} <= {kind, 7}
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
-    assert made.module is None
+    assert cuda.module is None
     other = jobs.job(RUNTIMES["torch-cuda"], *small, x, precision, tmp_path)
     assert other.model is None
     assert other.module is not None

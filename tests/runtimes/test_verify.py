@@ -44,7 +44,7 @@ def network(**settings: str) -> Network:
 
 
 def changed(node: Any, path: tuple[str, ...], eps: float) -> Any:
-    """Return the tree with a changed epsilon in the norms of one part: another function with the same names."""
+    """Return the tree with another epsilon in the norms of one part: a different function with the same names."""
     if isinstance(node, Op):
         return (
             dataclasses.replace(node, kind=ops.Norm(eps=eps)) if isinstance(node.kind, ops.Norm) and not path else node
@@ -61,7 +61,7 @@ def changed(node: Any, path: tuple[str, ...], eps: float) -> Any:
     return dataclasses.replace(node, branches=branches)
 
 
-def test_rounding_is_not_enlarged() -> None:
+def test_trial_weights_do_not_amplify_rounding() -> None:
     """The trial weights keep float32 accurate over fifty layers. With norm shifts near zero, as in new networks, the
     error would be 3e-5 and hide small mistakes."""
     deep = rescompile.elaborate(rescompile.load("resnet50", ["input=[3, 64, 64]"]))
@@ -71,8 +71,9 @@ def test_rounding_is_not_enlarged() -> None:
 
 
 @pytest.mark.parametrize("name", ["fixup_resnet110_cifar", "rezero_resnet56_cifar", "skipinit_wrn_16_4"])
-def test_nothing_begins_at_zero(name: str) -> None:
-    """Branches that begin at zero would hide every mistake in them, and a classifier that does so would hide all others."""
+def test_no_trial_weight_is_zero(name: str) -> None:
+    """Trial weights have no zero tensor: branches initialised with zero would hide every mistake in them, and such a
+    classifier all others."""
     net = rescompile.elaborate(rescompile.load(name, ["parameters.n=1"]))
     weights = trial(net)
     assert all(np.any(weights[tensor]) for tensor, _ in parameters(net) if tensor.endswith(".weight"))
@@ -109,13 +110,13 @@ def long_mean(tmp_path: Path) -> Network:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_sum_of_many_values_is_no_mistake(seed: int, tmp_path: Path) -> None:
+def test_a_long_sum_passes(seed: int, tmp_path: Path) -> None:
     """A long sum passes although ONNX Runtime adds sequentially and is less accurate than torch's pairwise sum."""
     (verdict,) = verify(Request(long_mean(tmp_path), ["onnx"], seed=seed))
     assert verdict.passed
 
 
-def test_what_a_sum_value_by_value_may_be_off() -> None:
+def test_the_bound_of_a_sequential_sum() -> None:
     """The bound allows the error of a sequential float32 sum, but not ten times that."""
     values = np.random.default_rng(0).standard_normal((512, 1024), np.float32) + np.float32(1)
     total = np.zeros(512, np.float32)
@@ -127,8 +128,8 @@ def test_what_a_sum_value_by_value_may_be_off() -> None:
     assert allowed / 10 < error < allowed
 
 
-def test_what_underflows_is_rounded() -> None:
-    """Below the smallest normal number of a type, an error is measured in its steps: 1e-49 is 0 in float32."""
+def test_errors_of_subnormal_numbers() -> None:
+    """Below the smallest normal number of a type, an error is relative to the spacing of numbers there: 1e-49 is 0 in float32."""
     exact = {"y": np.array([1e-49, -2e-49])}
     assert relative_error({"y": np.zeros(2, np.float32)}, exact) < FLOOR
     assert relative_error({"y": np.array([1e-44, 0], np.float32)}, exact) < 1e-6
@@ -153,9 +154,9 @@ network:
 
 
 @pytest.mark.parametrize("seed", [101, 125, 201, 360, 414, 651])
-def test_one_value_is_judged_by_many_evaluations(seed: int, tmp_path: Path) -> None:
-    """Three evaluations of the interpreter may all round well by chance: for these seeds a correct file was past their bound.
-    An error that is far past it is a mistake all the same."""
+def test_the_bound_of_one_value_uses_many_evaluations(seed: int, tmp_path: Path) -> None:
+    """Three evaluations of the interpreter may round well by chance, and for these seeds a correct file exceeded their
+    bound; with more evaluations it passes, and an error far beyond the bound still fails."""
     (tmp_path / "one_value.yaml").write_text(ONE_VALUE)
     net = rescompile.elaborate(rescompile.load(tmp_path / "one_value.yaml"))
     weights, x = draw(net, seed), np.random.default_rng(seed).standard_normal((1, *net.input), np.float32)
@@ -181,9 +182,9 @@ network:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.slow_for("1", "2", "3")
-def test_a_norm_of_equal_values_is_no_mistake(seed: int, tmp_path: Path) -> None:
-    """Equal values have a variance of 0, so a norm divides by the root of its eps: the rounding of x * factor + shift, which
-    frameworks compute, is enlarged 316 times, and the interpreter in float32 shows it."""
+def test_a_norm_of_equal_values_passes(seed: int, tmp_path: Path) -> None:
+    """Equal values have a variance of 0, so a norm divides by the root of its eps and amplifies the rounding of x *
+    factor + shift 316 times; the interpreter in float32 does so too."""
     (tmp_path / "equal_values.yaml").write_text(EQUAL_VALUES)
     net = rescompile.elaborate(rescompile.load(tmp_path / "equal_values.yaml"))
     weights = from_arrays({**draw(net, seed), "norm1.bias": np.array([0.3, 0.7, -0.4, 0.6], np.float32)}, net)
@@ -200,9 +201,9 @@ network:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_order_of_a_norms_sums_is_no_mistake(seed: int, tmp_path: Path) -> None:
-    """A mean summed one by one in float32 is less exact than numpy's, and a channel whose values are far from 0 and close to each
-    other makes much of it; a shift that is forgotten is a mistake all the same."""
+def test_sequential_sums_of_a_norm_pass(seed: int, tmp_path: Path) -> None:
+    """A sequential float32 mean is less exact than numpy's, and a channel of close values far from 0 amplifies its
+    error; this passes, and a forgotten shift still fails."""
     (tmp_path / "off_centre.yaml").write_text(OFF_CENTRE)
     net = rescompile.elaborate(rescompile.load(tmp_path / "off_centre.yaml"))
     x = (10 + np.random.default_rng(seed).standard_normal((1, *net.input))).astype(np.float32)
@@ -244,9 +245,9 @@ network:
   - head: {linear: 10}
 """
 #: A batch of one with one value per channel, a dead map, a constant map, and layers of one channel.
-ONE_VALUE = """
+ONE_VALUE_PER_CHANNEL = """
 rescompile: 1
-name: one_value
+name: one_value_per_channel
 input: [1, 1, 1]
 network:
   - c1: {conv: {channels: 1, kernel: 1, bias: true}}
@@ -266,8 +267,8 @@ network:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("text", [DYING, ONE_VALUE], ids=["dying", "one value"])
-def test_dead_channels_are_no_mistake(text: str, batch: int, seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [DYING, ONE_VALUE_PER_CHANNEL], ids=["dying", "one value"])
+def test_dead_channels_pass(text: str, batch: int, seed: int, tmp_path: Path) -> None:
     """Channels without variance are not amplified, so correct targets pass with a bound that still detects mistakes."""
     path = tmp_path / "network.yaml"
     path.write_text(text)
@@ -285,10 +286,10 @@ def test_dead_channels_are_no_mistake(text: str, batch: int, seed: int, tmp_path
     ],
     ids=["int8", "gradients"],
 )
-def test_one_value_a_channel_has_statistics(words: list[str], tmp_path: Path) -> None:
+def test_statistics_of_one_value_per_channel(words: list[str], tmp_path: Path) -> None:
     """Calibration accepts 1x1 maps, for which torch's batch statistics of one image are an error."""
     path = tmp_path / "network.yaml"
-    path.write_text(ONE_VALUE.replace("  - scale: 0\n", ""))  # the scale of 0 would block every gradient
+    path.write_text(ONE_VALUE_PER_CHANNEL.replace("  - scale: 0\n", ""))  # the scale of 0 would block every gradient
     command, *options = words
     done = CliRunner().invoke(app, [command, str(path), *options, str(tmp_path / "out.png")])
     assert done.exit_code == 0, done.output
@@ -322,7 +323,7 @@ def test_the_first_wrong_part_is_named(part: str, monkeypatch: pytest.MonkeyPatc
     assert verdict.first == f"{part}.add"  # where the wrong branch is merged
 
 
-def test_what_is_not_finite_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_that_are_not_finite_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN outputs fail as "not finite", and the target is named as the one at fault."""
     torch = backend.load("torch")
     right: Any = torch.evaluate
@@ -375,7 +376,7 @@ def the_interpreter(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "said"),
+    ("plant", "message"),
     [
         (norms_in_onnx, "onnx is at fault: source and torch agree with the interpreter"),
         (activations_in_source, "source and torch share one mistake: onnx agrees with the interpreter"),
@@ -388,8 +389,8 @@ def the_interpreter(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow_for(
     "the_source_is_run_for_training", "norms_in_onnx", "the_interpreter", "activations_in_source", "a_pass"
 )
-def test_who_is_wrong_is_named(
-    plant: Callable[[pytest.MonkeyPatch], None], said: str, monkeypatch: pytest.MonkeyPatch
+def test_a_mistake_is_attributed_to_its_place(
+    plant: Callable[[pytest.MonkeyPatch], None], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mistake planted in one place is attributed to that place and to no other."""
     plant(monkeypatch)
@@ -397,10 +398,10 @@ def test_who_is_wrong_is_named(
     words = ["--set", "input=[3, 16, 16]", *smaller, *(["--fold-batchnorm"] if plant is a_pass else [])]
     done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx,source,torch", *words])
     assert done.exit_code == 1
-    assert done.stdout.splitlines()[-2:] == [said, "FAILED"]
+    assert done.stdout.splitlines()[-2:] == [message, "FAILED"]
 
 
-def test_a_runtime_is_named_where_its_target_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_runtime_is_named_instead_of_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong runtime is named as the one at fault, not the target whose file it runs."""
     from rescompile.runtimes import torch as torch_runtime
 
@@ -430,7 +431,7 @@ def growing(tmp_path: Path) -> Network:
     return rescompile.elaborate(rescompile.load(path))
 
 
-def test_what_overflows_is_not_blamed_on_a_target(tmp_path: Path) -> None:
+def test_an_overflow_of_the_network_is_not_blamed_on_a_target(tmp_path: Path) -> None:
     """Where the network itself overflows, the first such value is named and no target is compared or blamed."""
     request = Request(growing(tmp_path), ["onnx"], weights=None)
     reference = Reference(request.network, trial(request.network), np.ones(request.shape, np.float32))
@@ -534,7 +535,7 @@ def test_command_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.output.splitlines()[-1] == "FAILED"
 
 
-def test_an_error_that_is_infinite_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_infinite_error_is_null_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
     """An infinite error, as of a missing output, is null in JSON."""
     monkeypatch.setattr("rescompile.runtimes.accuracy.relative_error", lambda outputs, exact: float("inf"))
     done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx", "--json"])
@@ -587,7 +588,7 @@ def test_runtimes_and_precisions_pass() -> None:
     assert verdicts[0].facts["obtained"] == "CPUExecutionProvider"
 
 
-def test_another_precision_is_no_excuse(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_in_another_precision_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime that computes fp32 in bfloat16 fails, and the first part that differs is named."""
     from rescompile.runtimes import torch as torch_runtime
 
@@ -636,7 +637,7 @@ def test_command_with_runtimes() -> None:
         (["--runtime", "ort-cpu", "--precision", "fp32,fp32"], 2, "contains fp32 twice"),
     ],
 )
-def test_what_cannot_be_verified_is_refused(words: list[str], code: int, message: str) -> None:
+def test_invalid_requests_are_refused(words: list[str], code: int, message: str) -> None:
     """Invalid requests are refused before anything is computed or printed."""
     done = CliRunner().invoke(app, ["verify", SMALL, *words])
     assert done.exit_code == code
@@ -644,7 +645,7 @@ def test_what_cannot_be_verified_is_refused(words: list[str], code: int, message
     assert not done.stdout
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CUDA runtime without a GPU exits with 4 and states what it needs."""
     from rescompile.runtimes import ort_session
 
@@ -655,8 +656,8 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert "NVIDIA GPU" in done.stderr
 
 
-#: Steps that end in one that runs again on fewer axes, and two with the names of attributes of modules; each with the
-#: targets that refuse it.
+#: A step that runs again at a lower rank, and two steps named after attributes of modules, each with the targets that
+#: refuse it.
 REFUSED = {
     "- it: prelu\n- global_avgpool\n- flatten\n- again: it": ("keras",),
     "- rngs: {conv: {channels: 4, kernel: 1}}\n- items: {conv: {channels: 4, kernel: 1}}\n- global_avgpool": (
@@ -670,7 +671,8 @@ REFUSED = {
 def test_by_default_targets_that_refuse_the_network_are_left_out(
     step: str, refusing: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is named with its reason, and the others are verified; a target that was asked for stops the command."""
+    """By default, targets that refuse the network are listed with the reason and the others are verified; a target
+    given by `--targets` is an error."""
     if lacking := [name for name in refusing if backend.missing(name, evaluation=True)]:
         pytest.skip(f"not installed: {lacking}")
     spec = tmp_path / "small.yaml"

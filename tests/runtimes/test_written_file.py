@@ -46,7 +46,7 @@ quantizer: Any = import_module("rescompile.quantize.quantizer")
 
 @pytest.fixture
 def spec(tmp_path: Path) -> str:
-    """Write the spec of a small residual network, about twelve kilobytes of weights."""
+    """Write the spec of a small residual network with about twelve kilobytes of weights, and return its path."""
     path = tmp_path / "small.yaml"
     path.write_text(SPEC)
     return str(path)
@@ -56,12 +56,12 @@ def external(patch: Patch) -> None:
     patch.setattr(onnx_file, "EXTERNAL_ABOVE", 0)
 
 
-#: Three channels that differ, in the order of OpenCV.
+#: Three different channels, in the order of OpenCV.
 STATISTICS = [
     *("--set", "preprocess.mean=[0.4, 0.5, 0.6]", "--set", "preprocess.std=[0.2, 0.3, 0.4]"),
     *("--set", "preprocess.channel_order=bgr"),
 ]
-WAYS: dict[str, tuple[list[str], Callable[[Patch], None]]] = {
+VARIANTS: dict[str, tuple[list[str], Callable[[Patch], None]]] = {
     "onnx": (["onnx"], lambda patch: None),
     "external data": (["onnx"], external),
     "folded, batch 3": (["onnx", "--fold-batchnorm", "--batch", "3"], lambda patch: None),
@@ -82,33 +82,33 @@ WAYS: dict[str, tuple[list[str], Callable[[Patch], None]]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_right_file_is_written(way: str, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_correct_file_is_written(variant: str, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A correct file is written with its error and bound in the report; dynamic ones are run at another size."""
-    words, prepare = WAYS[way]
+    words, prepare = VARIANTS[variant]
     prepare(monkeypatch)
     (tmp_path / "out").mkdir()
     done = CliRunner().invoke(app, ["build", spec, "--verify", "--json", "-o", str(tmp_path / "out"), "-t", *words])
     assert done.exit_code == 0, done.output
     data = json.loads(done.stdout)
-    assert 0 < data["verified"]["error"] <= data["verified"]["bound"] < (0.2 if way == "int8" else 1e-2)
+    assert 0 < data["verified"]["error"] <= data["verified"]["bound"] < (0.2 if variant == "int8" else 1e-2)
     batch, *shape = data["verified"]["input"]
-    assert batch == (3 if "batch 3" in way else 2)
-    assert (shape == [3, 12, 12]) == ("dynamic" not in way)
+    assert batch == (3 if "batch 3" in variant else 2)
+    assert (shape == [3, 12, 12]) == ("dynamic" not in variant)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {Path(file).name for file in data["files"]}
 
 
 @pytest.mark.parametrize("name", ["net.py", "net", "net.v2.pt2", "net.safetensors"])
-def test_any_name_of_a_program_has_its_weights_beside(name: str, spec: str, tmp_path: Path) -> None:
-    """The check reads the file of weights that was written, whatever the program is called."""
+def test_weights_of_a_program_of_any_name(name: str, spec: str, tmp_path: Path) -> None:
+    """The check reads the weights file that was written, whatever the name of the program."""
     done = CliRunner().invoke(app, ["build", spec, "--verify", "-t", "torch", "-o", str(tmp_path / name)])
     assert done.exit_code == 0, done.output
     assert (tmp_path / f"{name.removesuffix('.pt2')}.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", ["net.py", "net.v2", "net.safetensors"])
-def test_source_and_weights_are_two_files(name: str, spec: str, tmp_path: Path) -> None:
-    """Whatever the source is called, the weights do not replace it, nor those of another source."""
+def test_weights_never_replace_their_source(name: str, spec: str, tmp_path: Path) -> None:
+    """Whatever the name of the source, its weights file has another name."""
     done = CliRunner().invoke(app, ["build", spec, "--seed", "1", "-t", "flax", "-o", str(tmp_path / name)])
     assert done.exit_code == 0, done.output
     assert "import" in (tmp_path / name).read_text()
@@ -116,7 +116,7 @@ def test_source_and_weights_are_two_files(name: str, spec: str, tmp_path: Path) 
 
 
 def zeros(patch: Patch) -> None:
-    """Zero the values of some tensors as they are written."""
+    """Zero the values of all kernels as they are written."""
     right = onnx_file._bytes
     patch.setattr(onnx_file, "_bytes", lambda array: right(array * 0 if array.ndim == 4 else array))
 
@@ -162,7 +162,7 @@ def scales_of_weights(patch: Patch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "plant", "said"),
+    ("variant", "plant", "message"),
     [
         ("onnx", zeros, "its outputs have an error of"),
         ("external data", zeros, "its outputs have an error of"),
@@ -179,10 +179,15 @@ def scales_of_weights(patch: Patch) -> None:
 )
 @pytest.mark.slow_for("another_source")
 def test_a_wrong_file_replaces_nothing(
-    way: str, plant: Callable[[Patch], None], said: str, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variant: str,
+    plant: Callable[[Patch], None],
+    message: str,
+    spec: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A wrong file leaves the earlier files unchanged and nothing beside them, with the exit code of a failed check."""
-    words, prepare = WAYS[way]
+    words, prepare = VARIANTS[variant]
     prepare(monkeypatch)
     (tmp_path / "out").mkdir()
     command = ["build", spec, "--verify", "-o", str(tmp_path / "out"), "-t", *words]
@@ -192,11 +197,11 @@ def test_a_wrong_file_replaces_nothing(
     done = CliRunner().invoke(app, [*command, "--seed", "1"])
     assert done.exit_code == 1, done.output
     assert "E0708" in done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_what_overflows_is_not_written(spec: str, tmp_path: Path) -> None:
+def test_a_file_that_overflows_is_not_written(spec: str, tmp_path: Path) -> None:
     """A network that overflows in fp16 is reported by the value that overflows, and no file is written."""
     network = rescompile.elaborate(rescompile.load(spec))
     arrays = dict(draw(network))
@@ -215,7 +220,7 @@ def test_what_overflows_is_not_written(spec: str, tmp_path: Path) -> None:
         (["--no-weights"], "--verify and --no-weights cannot be used together"),
     ],
 )
-def test_what_cannot_be_verified_is_refused(words: list[str], message: str, spec: str) -> None:
+def test_options_that_conflict_with_verify_are_refused(words: list[str], message: str, spec: str) -> None:
     """Options that conflict with `--verify` are refused before a file is written."""
     done = CliRunner().invoke(
         app, ["build", spec, "-t", "onnx", "--verify", *(words if "-o" in words else ["-o", f"{spec}.onnx", *words])]
@@ -245,7 +250,7 @@ def test_norms_of_random_weights_are_calibrated_on_request(spec: str, tmp_path: 
         rescompile.build(network, "onnx", dict(draw(network)), calibrate_norms=True)
 
 
-def test_random_weights_are_told_of_wherever_they_run(spec: str, tmp_path: Path) -> None:
+def test_random_weights_are_reported(spec: str, tmp_path: Path) -> None:
     """Randomly initialised weights are reported on standard error and in JSON; given ones are not."""
     drawn, given = tmp_path / "drawn.onnx", tmp_path / "given.onnx"
     network = rescompile.elaborate(rescompile.load(spec))

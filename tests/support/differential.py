@@ -29,6 +29,7 @@ from rescompile.ir.ops import Norm
 Array = NDArray[Any]
 
 SAMPLE = 60
+OPSETS = range(13, 27)
 FLOOR = 2e-7
 INPUTS = 16
 OPSETS = range(13, 27)

@@ -36,8 +36,8 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 # --- output files -----------------------------------------------------------------------------------------------------
 
 
-def test_the_output_is_a_safetensors_file_that_is_ours() -> None:
-    """The output is a safetensors file with `format`, network and generator in its metadata."""
+def test_the_output_file() -> None:
+    """The output is a safetensors file with `format`, network and generator in its metadata, and counts as ours."""
     network, path = facts.network("resnet20_cifar"), Path("out.safetensors")
     arrays = dict(draw(network, 3))
     save_file(arrays, "in.safetensors")
@@ -52,8 +52,8 @@ def test_the_output_is_a_safetensors_file_that_is_ours() -> None:
     assert start % 8 == 0
 
 
-def test_same_bytes_again() -> None:
-    """A file that rescompile wrote is overwritten with the same bytes; a file of another program is refused."""
+def test_only_own_files_of_the_same_kind_are_overwritten() -> None:
+    """A rebuilt file has the same bytes; the input file, and a file of another command, are not overwritten."""
     path, out = spec(), Path("out.safetensors")
     save_file(drawn(path), "in.safetensors")
     weights("convert", "in.safetensors", path, "-o", out)
@@ -79,8 +79,8 @@ def test_a_file_of_another_program_is_not_overwritten() -> None:
 
 
 @pytest.mark.parametrize("name", ["out.pth", "out", "out.onnx", "-"])
-def test_the_output_is_called_what_it_is(name: str) -> None:
-    """An output path must end in .safetensors, since readers recognise the format by its suffix."""
+def test_the_output_needs_the_suffix_of_safetensors(name: str) -> None:
+    """An output path must end in .safetensors, because readers recognise the format by its suffix."""
     path = spec()
     save_file(drawn(path), "in.safetensors")
     assert "E0802" in weights("convert", "in.safetensors", path, "-o", name, code=2).stderr
@@ -101,7 +101,7 @@ def test_inspect_lists_names_shapes_and_types() -> None:
     assert listed == [{"name": "a", "shape": [2, 3], "dtype": "F16"}, {"name": "b.c", "shape": [], "dtype": "I64"}]
 
 
-def test_inspect_says_all_that_does_not_fit() -> None:
+def test_inspect_lists_every_mismatch() -> None:
     """`weights inspect` with a spec lists every mismatch in one of four categories and exits with 1."""
     path = spec(network=[{"conv1": CONV}, {"bn1": "norm"}, {"conv2": CONV}, *LAST])
     arrays = drawn(path)
@@ -119,9 +119,9 @@ def test_inspect_says_all_that_does_not_fit() -> None:
         ("fc.weight", "other type"): ([10, 4], [10, 4]),
     }
     assert found["fits"] is False
-    said = weights("inspect", "x.safetensors", path, code=1).stderr
-    assert "1 differ, 1 missing, 1 unexpected, 1 with another type" in said
-    assert "other type  fc.weight  [10, 4] with type F64" in said
+    stderr = weights("inspect", "x.safetensors", path, code=1).stderr
+    assert "1 differ, 1 missing, 1 unexpected, 1 with another type" in stderr
+    assert "other type  fc.weight  [10, 4] with type F64" in stderr
 
 
 def test_inspect_of_what_fits() -> None:
@@ -159,7 +159,7 @@ def test_the_old_format_of_torch() -> None:
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "anything"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
-def test_wrappers_are_taken_off_and_named(wrapper: str, prefix: str) -> None:
+def test_wrappers_are_removed_with_notes(wrapper: str, prefix: str) -> None:
     """Wrapper entries and prefixes are removed with a note for each, and ignored entries are listed."""
     path = spec()
     arrays = {prefix + name: array for name, array in drawn(path).items()}
@@ -173,7 +173,7 @@ def test_wrappers_are_taken_off_and_named(wrapper: str, prefix: str) -> None:
     assert result.stderr.count("from all 3 keys") == prefix.count(".")
 
 
-def test_a_network_whose_names_begin_so() -> None:
+def test_prefixes_of_the_network_are_kept() -> None:
     """A prefix such as `module.` that belongs to the network's own names is kept."""
     path = spec(network=[{"module": [{"conv1": CONV}, {"pool": LAST[0]}, {"flat": LAST[1]}, LAST[2]]}])
     assert all(name.startswith("module.") for name in drawn(path))
@@ -185,15 +185,15 @@ def test_several_sets_of_tensors() -> None:
     """A file with several state dicts is refused with their names; `--entry` selects one."""
     path = spec()
     file = saved({"state_dict": drawn(path), "ema": drawn(path, 1)})
-    said = weights("inspect", file, path, code=2).stderr
-    assert "E0803" in said
-    assert "'state_dict', 'ema'" in said
+    stderr = weights("inspect", file, path, code=2).stderr
+    assert "E0803" in stderr
+    assert "'state_dict', 'ema'" in stderr
     weights("convert", file, path, "--entry", "ema", "-o", "y.safetensors")
     assert same(load_file("y.safetensors"), drawn(path, 1))
     assert "under 'emma'" in weights("inspect", file, path, "--entry", "emma", code=2).stderr
 
 
-def test_what_is_no_tensor_is_left_out_with_a_word() -> None:
+def test_values_that_are_not_tensors_are_ignored() -> None:
     """Values of a checkpoint that are not tensors are ignored with a note."""
     path = spec()
     result = weights("inspect", saved({**drawn(path), "epoch": 3}), path)
@@ -215,8 +215,8 @@ def test_narrow_floats_are_widened(kind: str, suffix: str) -> None:
     assert f"widened  3 tensors from {'BF16' if kind == 'bfloat16' else 'F16'} to float32" in result.stderr
 
 
-def test_what_is_read_is_written_over_by_force_alone() -> None:
-    """The input file is overwritten only with `--force`, even if rescompile wrote it, since it may be the only copy."""
+def test_the_input_is_overwritten_only_with_force() -> None:
+    """The input file is overwritten only with `--force`, even if rescompile wrote it, because it may be the only copy."""
     path = spec()
     save_file(drawn(path, 1), "new.safetensors")
     weights("convert", "new.safetensors", path, "-o", "x.safetensors")
@@ -230,26 +230,26 @@ def test_what_is_read_is_written_over_by_force_alone() -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "complex64", "float8_e4m3fn", "sparse", "meta"])
 @pytest.mark.parametrize("name", ["fc.weight", "bn1.num_batches_tracked"])
-def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:
+def test_unsupported_types_are_reported(kind: str, name: str) -> None:
     """Tensors of an unsupported type are reported with the type in the file."""
     torch = pytest.importorskip("torch", reason="creates the tensors: pip install 'rescompile[torch]'")
     path = spec(network=[{"conv1": CONV}, {"bn1": "norm"}, *LAST])
-    held = {key: torch.from_numpy(array) for key, array in drawn(path).items()}
-    value = held[name]
-    held[name] = {
+    tensors = {key: torch.from_numpy(array) for key, array in drawn(path).items()}
+    value = tensors[name]
+    tensors[name] = {
         "sparse": value.float().to_sparse, "meta": lambda: value.to("meta"),
     }.get(kind, lambda: value.to(getattr(torch, kind)))()  # fmt: skip
-    torch.save(held, "x.pth")
+    torch.save(tensors, "x.pth")
     if (kind, name[:2]) == ("int8", "bn"):
         weights("inspect", "x.pth", path)
         return
     for command in (["inspect", "x.pth", path], ["convert", "x.pth", path, "-o", "y.safetensors"]):
-        said = weights(*command, code=1).stderr
-        assert "does not fit" in said
-        assert ": 1 with another type" in said
+        stderr = weights(*command, code=1).stderr
+        assert "does not fit" in stderr
+        assert ": 1 with another type" in stderr
         word = {"int8": "I8", "sparse": "torch.sparse_coo"}.get(kind, kind)
         assert re.search(
-            rf"other type  {re.escape(name)}  \[.*\] with type (torch\.)?{re.escape(word)}$", said, re.MULTILINE
+            rf"other type  {re.escape(name)}  \[.*\] with type (torch\.)?{re.escape(word)}$", stderr, re.MULTILINE
         )
     assert kind in weights("inspect", "x.pth").stdout or word in weights("inspect", "x.pth").stdout
 
@@ -262,7 +262,7 @@ def test_float64_is_not_narrowed() -> None:
     assert not Path("y.safetensors").exists()
 
 
-def test_safetensors_take_no_torch() -> None:
+def test_safetensors_need_no_torch() -> None:
     """Commands on safetensors files do not import torch."""
     path = spec()
     save_file(drawn(path), "x.safetensors")
@@ -271,7 +271,7 @@ def test_safetensors_take_no_torch() -> None:
     assert subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout == "False\n"
 
 
-def test_build_says_what_it_did() -> None:
+def test_build_reports_what_it_read() -> None:
     """`build --weights` reads the same files by the same rules; in Python, notes are warnings."""
     path = spec()
     file = saved({"model": {f"module.{name}": array for name, array in drawn(path, 7).items()}})
@@ -283,7 +283,7 @@ def test_build_says_what_it_did() -> None:
     assert Path("a.onnx").read_bytes() == again == build(path, "onnx", drawn(path, 7)).to_bytes()
 
 
-def test_entries_of_a_file_without() -> None:
+def test_safetensors_have_no_entries() -> None:
     """An entry is refused for a safetensors file, which has one set of tensors."""
     save_file(drawn(spec()), "x.safetensors")
     with pytest.raises(UsageError, match="has no state dict under 'ema'"):
@@ -294,7 +294,7 @@ def test_entries_of_a_file_without() -> None:
 
 
 def converted(*options: str, new: str, code: int = 0) -> tuple[dict[str, Array], Result]:
-    """Convert the weights of the small spec for another one."""
+    """Convert the weights of the small spec for another one, and return the arrays and the result of the command."""
     save_file(drawn(spec("old"), 1), "x.safetensors")
     result = weights("convert", "x.safetensors", new, "-o", "y.safetensors", *options, code=code)
     return (load_file("y.safetensors") if code == 0 else {}), result
@@ -314,7 +314,7 @@ def test_input_channels_as_timm_does(channels: int, way: str) -> None:
     old = drawn("./old.yaml", 1)
     if (channels == 1) == (way == "sum"):
         wanted = adapt_input_conv(channels, torch.from_numpy(old["conv1.weight"].copy())).numpy()
-    else:  # timm does not repeat to one channel; here the first of three is taken and scaled by three
+    else:  # timm does not repeat to one channel; here the first of three channels is scaled by three
         wanted = old["conv1.weight"][:, :1] * np.float32(3)
     np.testing.assert_allclose(found.pop("conv1.weight"), wanted, rtol=1e-6)
     del old["conv1.weight"]
@@ -323,7 +323,7 @@ def test_input_channels_as_timm_does(channels: int, way: str) -> None:
     assert f"adapted  conv1.weight  3 input channels {how}" in result.stderr
 
 
-def test_no_convolution_that_sees_the_whole_image() -> None:
+def test_split_images_have_no_convolution_to_adapt() -> None:
     """If the channels of the image are split, no convolution can be adapted to another number of channels."""
     text = "rescompile: 1\nname: split\ninput: [3, 8, 8]\nnetwork:\n  - c: {conv: {channels: 3, kernel: 3}}\n"
     branches = "{parallel: {merge: concat, split: true, copies: 3, branch: {conv: {channels: 2, kernel: 3}}}}"
@@ -333,7 +333,7 @@ def test_no_convolution_that_sees_the_whole_image() -> None:
         assert [name for name, _ in adaptation.entries(elaborate(load("split.yaml")))] == expected
 
 
-def test_sum_makes_one_channel() -> None:
+def test_channels_are_summed_to_one_only() -> None:
     """`--in-channels sum` is refused for two channels, for which it is undefined."""
     _, result = converted("--in-channels", "sum", new=spec("new", input=[2, 8, 8]), code=1)
     assert "help: use --in-channels repeat" in result.stderr
@@ -375,7 +375,7 @@ def test_the_first_convolutions(name: str, first: list[str]) -> None:
     assert [path for path, _ in adaptation.entries(facts.network(name))] == first
 
 
-def test_nothing_is_adapted_unasked() -> None:
+def test_nothing_is_adapted_without_an_option() -> None:
     """A difference in classes or input channels is an error that names the option for it."""
     for changes, option in (
         ({"parameters": {"classes": 4}}, "--classes new or --classes keep"),
@@ -394,7 +394,7 @@ def test_an_option_that_does_nothing_is_refused() -> None:
         assert f"{option} {word} does not apply: {reason}" in result.stderr
 
 
-def test_other_differences_are_not_a_matter_of_classes() -> None:
+def test_classes_are_kept_only_where_nothing_else_differs() -> None:
     """`--classes keep` is refused if the classifier differs in its input features too."""
     _, result = converted(
         "--classes", "keep", new=spec("new", network=[{"conv1": {"conv": {"channels": 5, "kernel": 3}}}, *LAST]), code=2
@@ -411,7 +411,7 @@ def sources(old: str, new: str, *settings: str) -> dict[str, str]:
 
 
 def rows(*kinds: str) -> list[Any]:
-    """Return rows of numbered convolutions; `a` and `b` have different shapes."""
+    """Return rows of numbered convolutions; each letter has another kernel size."""
     kernel = {"a": 1, "b": 3, "c": 5}
     return [{"body": [{"conv": {"channels": 3, "kernel": kernel[kind]}} for kind in kinds]}, *LAST]
 
@@ -422,13 +422,13 @@ def rows(*kinds: str) -> list[Any]:
         ("abb", "abb", {0: 0, 1: 1, 2: 2}),
         ("abb", "abbb", {0: 0, 1: 1, 2: 2}),
         ("abb", "ab", {0: 0, 1: 1}),
-        ("abb", "acbb", {0: 0, 2: 1, 3: 2}),  # an insertion renumbers the rest
-        ("acbb", "abb", {0: 0, 1: 2, 2: 3}),  # and a deletion
+        ("abb", "acbb", {0: 0, 2: 1, 3: 2}),  # an insertion renumbers the parts after it
+        ("acbb", "abb", {0: 0, 1: 2, 2: 3}),  # so does a deletion
         ("ab", "bab", {1: 0, 2: 1}),
         ("abc", "cab", {1: 0, 2: 1}),
     ],
 )
-def test_numbered_parts_are_found_by_what_they_are(before: str, after: str, wanted: dict[int, int]) -> None:
+def test_numbered_parts_are_matched_by_structure(before: str, after: str, wanted: dict[int, int]) -> None:
     """Numbered parts are matched by structure, so blocks after an inserted one keep their weights."""
     old = spec("old", network=rows(*before))
     new = spec("new", network=rows(*after))
@@ -436,7 +436,7 @@ def test_numbered_parts_are_found_by_what_they_are(before: str, after: str, want
     assert found == {f"body.{a}.weight": f"body.{b}.weight" for a, b in wanted.items()}
 
 
-def test_depth() -> None:
+def test_transfer_to_a_deeper_network() -> None:
     """In a transfer to a deeper network all weights are kept, and each tensor is reported exactly once."""
     arrays = dict(draw(facts.network("resnet18"), 1))
     save_file(arrays, "x.safetensors")
@@ -445,13 +445,13 @@ def test_depth() -> None:
     )
     found, fresh = load_file("y.safetensors"), dict(draw(facts.network("resnet34"), 4))
     assert same(found, {name: arrays.get(name, fresh[name]) for name in fresh})
-    told = json.loads(result.stdout)
-    names = {status: [row["name"] for row in told[status]] for status in adaptation.STATUSES}
+    report = json.loads(result.stdout)
+    names = {status: [row["name"] for row in report[status]] for status in adaptation.STATUSES}
     assert sorted(name for some in names.values() for name in some) == sorted(fresh)
-    assert (sorted(names["kept"]), told["left"], names["adapted"]) == (sorted(arrays), [], [])
+    assert (sorted(names["kept"]), report["left"], names["adapted"]) == (sorted(arrays), [], [])
 
 
-def test_back() -> None:
+def test_transfer_to_a_shallower_network() -> None:
     """In a transfer to a shallower network the report lists the unused tensors."""
     arrays = dict(draw(facts.network("resnet34"), 1))
     save_file(arrays, "x.safetensors")
@@ -460,7 +460,7 @@ def test_back() -> None:
     assert "unused   layer3.5.*  12 tensors" in result.stderr
 
 
-def test_a_row_of_another_name() -> None:
+def test_a_renamed_row() -> None:
     """A renamed part is matched by its block and shapes, and the new name is reported."""
     old = spec("old", network=[{"one": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
     new = spec("new", network=[{"two": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
@@ -471,7 +471,7 @@ def test_a_row_of_another_name() -> None:
     assert f"kept     two.*  from one.*, {len(moved) - 2} tensors" in result.stderr
 
 
-def test_another_block() -> None:
+def test_an_edited_block() -> None:
     """In an edited block, ops with equal names, types and shapes keep their weights, and the edit is reported."""
     old = spec("old", network=[{"body": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
     new = spec("new", network=[{"body": {"block": "preact_basic", "depth": 2, "width": 8}}, *LAST])
@@ -486,7 +486,7 @@ def test_another_block() -> None:
     assert np.array_equal(found["body.1.conv2.weight"], before["body.1.conv2.weight"])
 
 
-def test_another_width_is_new_or_adapted_on_request() -> None:
+def test_another_shape_is_new_or_adapted_on_request() -> None:
     """A tensor of another shape is initialised anew, or adapted on request, and reported with both shapes."""
     network = [{"conv1": CONV}, {"bn1": "norm"}, *LAST]
     old, new = spec("old", network=network), spec("new", network=network, parameters={"classes": 4}, input=[1, 8, 8])
@@ -500,19 +500,19 @@ def test_another_width_is_new_or_adapted_on_request() -> None:
     assert "adapted  conv1.weight  3 input channels summed" in result.stderr
 
 
-def test_the_edit_may_be_a_setting() -> None:
+def test_settings_apply_to_the_new_spec() -> None:
     """`transfer --set` applies to the new spec."""
     save_file(dict(draw(facts.network("resnet18"), 1)), "x.safetensors")
     done = ("transfer", "x.safetensors", "resnet18", "resnet18", "--set", "layer3.depth=3", "-o", "y.safetensors")
     assert "new      layer3.2.*  12 tensors" in weights(*done).stderr
 
 
-def test_the_file_must_be_of_the_old_spec() -> None:
+def test_the_weights_must_fit_the_old_spec() -> None:
     """The weights must fit the old spec; otherwise the error names the network that they fit."""
     save_file(dict(draw(facts.network("resnet34"))), "x.safetensors")
-    said = weights("transfer", "x.safetensors", "resnet18", "resnet34", "-o", "y.safetensors", code=1).stderr
-    assert "does not fit resnet18" in said
-    assert "it fits resnet34" in said
+    stderr = weights("transfer", "x.safetensors", "resnet18", "resnet34", "-o", "y.safetensors", code=1).stderr
+    assert "does not fit resnet18" in stderr
+    assert "it fits resnet34" in stderr
 
 
 @pytest.mark.parametrize(
@@ -527,9 +527,9 @@ def test_the_file_must_be_of_the_old_spec() -> None:
 )
 def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
     """If the weights are not the first argument, the help is the command in the right order."""
-    said = weights(*given, code=2).stderr.splitlines()
-    assert said[0].endswith("contains weights and must be the first argument")
-    assert said[1] == f"   help: use rescompile weights {ordered}"
+    stderr = weights(*given, code=2).stderr.splitlines()
+    assert stderr[0].endswith("contains weights and must be the first argument")
+    assert stderr[1] == f"   help: use rescompile weights {ordered}"
 
 
 @pytest.mark.parametrize(
@@ -542,7 +542,7 @@ def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
         ("model.yaml", "a spec", "rescompile build"),
     ],
 )
-def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
+def test_a_file_that_is_not_a_checkpoint(name: str, what: str, use: str) -> None:
     """A file of another type is identified by its suffix, whether or not it exists."""
     for arguments in (("weights", "inspect", name), ("build", "resnet18", "-t", "onnx", "--weights", name)):
         result = invoke(*arguments)
@@ -554,7 +554,7 @@ def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
 @pytest.mark.parametrize(
     "name", ["resnet50", "densenet121", "googlenet", "darknet53", "highway_b_cifar10_19", "vgg11_bn"]
 )
-def test_the_identity(name: str) -> None:
+def test_transfer_to_the_same_network(name: str) -> None:
     """In a transfer to the same network every tensor corresponds to itself."""
     network = facts.network(name)
     found, changed = transfer.pairs(network, network)
@@ -590,23 +590,23 @@ def test_rules(theirs: str, ours: str, name: str, wanted: str | None) -> None:
 
 
 @pytest.mark.parametrize("profile", profiles.files())
-def test_a_profile_of_other_networks(profile: str) -> None:
+def test_a_profile_for_other_networks(profile: str) -> None:
     """A profile for other networks is refused, and nothing is written."""
     save_file(drawn(spec(network=[{"begin": CONV}, *LAST])), "x.safetensors")
-    said = weights("convert", "x.safetensors", "./tiny.yaml", "--to", profile, "-o", "y.safetensors", code=1).stderr
+    stderr = weights("convert", "x.safetensors", "./tiny.yaml", "--to", profile, "-o", "y.safetensors", code=1).stderr
     named = profile == "keras_inception_v3"  # its convolutions are named by numbers
     why = "(it is for keras.applications' InceptionV3), but tiny has no such part"
     why = why if named else "does not map 'begin.weight' of tiny; it is for "
-    assert f"error[E0704]: profile {profile} " in said
-    assert why in said
+    assert f"error[E0704]: profile {profile} " in stderr
+    assert why in stderr
     assert not Path("y.safetensors").exists()
 
 
 def test_an_unknown_profile() -> None:
     """An unknown profile is refused with the nearest match as help."""
     save_file(drawn(spec()), "x.safetensors")
-    said = weights("inspect", "x.safetensors", "./tiny.yaml", "--from", "timm_vvg", code=2).stderr
-    assert "did you mean 'timm_vgg'?" in said
+    stderr = weights("inspect", "x.safetensors", "./tiny.yaml", "--from", "timm_vvg", code=2).stderr
+    assert "did you mean 'timm_vgg'?" in stderr
 
 
 def test_to_a_profile_and_back() -> None:
@@ -616,10 +616,10 @@ def test_to_a_profile_and_back() -> None:
     save_file(arrays, "x.safetensors")
     weights("convert", "x.safetensors", "mobilenet_v1", "--to", "timm_mobilenetv1", "-o", "theirs.safetensors")
     assert "blocks.4.1.conv_pw.weight" in load_file("theirs.safetensors")
-    said = weights("inspect", "theirs.safetensors", "mobilenet_v1", code=1).stderr
-    assert "help: the keys follow the naming profile timm_mobilenetv1" in said
+    stderr = weights("inspect", "theirs.safetensors", "mobilenet_v1", code=1).stderr
+    assert "help: the keys follow the naming profile timm_mobilenetv1" in stderr
     back = ("convert", "theirs.safetensors", "mobilenet_v1", "--from", "timm_mobilenetv1", "-o", "ours.safetensors")
-    assert "ReLU6" in weights(*back).stderr, "what else differs is said"
+    assert "ReLU6" in weights(*back).stderr, "the other difference is reported"
     assert same(load_file("ours.safetensors"), arrays)
 
 
@@ -637,7 +637,7 @@ def test_reshaped_for_the_library() -> None:
     assert ours["layers.76.conv.weight"].shape == ours["layers.76.conv.weight"].make().shape == (7, 1024, 1, 1)
 
 
-def test_their_names_are_not_taken_for_ours() -> None:
+def test_names_without_a_rule_are_not_used() -> None:
     """A tensor without a rule in the profile is not used for a tensor of the network with the same name."""
     network = facts.network("mobilenet_v1")
     stray = {"fc.weight": Tensor.of(np.ones((1000, 1024), np.float32))}

@@ -1,4 +1,4 @@
-"""Fixup's initial weights (Zhang et al. 2019): the zoo's network against the rule as the authors' code states it, on every backend."""
+"""Fixup's initial weights (Zhang et al. 2019): those of the zoo's network follow the rule of the authors' code, in every target."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ UNITS = 54  # three stages of 18
 
 
 def authors(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """The standard deviation and the mean of a tensor in fixup_resnet_cifar.py of hongyi-zhang/Fixup: `normal_` for conv1 of each
-    unit, `constant_` 0 for conv2 and the linear layer, PyTorch's default for the convolution before the units."""
+    """Return the standard deviation and the mean of a tensor in fixup_resnet_cifar.py of hongyi-zhang/Fixup: `normal_`
+    for conv1 of each unit, `constant_` 0 for conv2 and the linear layer, PyTorch's default for the convolution before
+    the units."""
     match name.split("."):
         case [_, _, "conv1", "weight"]:
             return np.sqrt(2 / (shape[0] * np.prod(shape[2:]))) * UNITS ** (-0.5), 0
@@ -29,8 +30,8 @@ def authors(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     return 0, 0
 
 
-def held(name: str, values: NDArray[Any]) -> float:
-    """The sum of squares of a tensor over what the rule expects; constants are compared exactly."""
+def ratio_to_rule(name: str, values: NDArray[Any]) -> float:
+    """Return the sum of squares of a tensor relative to that of the rule; constants are compared exactly."""
     deviation, mean = authors(name, values.shape)
     if deviation == 0:
         assert (values == mean).all(), name
@@ -39,20 +40,20 @@ def held(name: str, values: NDArray[Any]) -> float:
 
 
 def test_drawn_weights_follow_the_rule() -> None:
-    """Every tensor within six standard errors of its variance, all of a network together within six of theirs."""
+    """The variance of every tensor is within six standard errors of the rule."""
     network = facts.network("fixup_resnet110_cifar")
     weights = draw(network, 1)
-    shares = {name: held(name, weights[name]) for name, _ in parameters(network)}
-    units = {name: share for name, share in shares.items() if name.endswith(".conv1.weight")}
+    ratios = {name: ratio_to_rule(name, weights[name]) for name, _ in parameters(network)}
+    units = {name: ratio for name, ratio in ratios.items() if name.endswith(".conv1.weight")}
     assert len(units) == UNITS
-    for name, share in units.items():
-        assert abs(share - 1) < 6 * (2 / weights[name].size) ** 0.5, name
-    assert abs(shares["conv1.weight"] - 1) < 6 * (0.8 / weights["conv1.weight"].size) ** 0.5
+    for name, ratio in units.items():
+        assert abs(ratio - 1) < 6 * (2 / weights[name].size) ** 0.5, name
+    assert abs(ratios["conv1.weight"] - 1) < 6 * (0.8 / weights["conv1.weight"].size) ** 0.5
     assert abs(np.abs(weights["conv1.weight"]).max() * 27**0.5 - 1) < 0.02
 
 
-def test_a_unit_begins_as_the_identity() -> None:
-    """With zero branches, a unit of equal shape passes on what it gets, which is positive already."""
+def test_a_unit_is_initially_the_identity() -> None:
+    """With zero branches, a unit of equal shape is the identity on its input, which is not negative."""
     from rescompile.ir.interpreter import interpret
 
     network = facts.network("fixup_resnet110_cifar", "parameters.n=2", "features=[layer1.0, layer1.1]")
@@ -64,15 +65,15 @@ def test_a_unit_begins_as_the_identity() -> None:
 
 @pytest.mark.parametrize("target", ["onnx", "torch"])
 def test_targets_draw_the_same_numbers(target: str) -> None:
-    """What a target writes is what is drawn here."""
+    """Targets write the numbers that `draw` returns."""
     network = facts.network("fixup_resnet110_cifar", "parameters.n=1")
     wanted = draw(network, 5)
-    made: Any = build(network, target, seed=5)
+    artifact: Any = build(network, target, seed=5)
     if target == "torch":
-        found = {name: value.numpy() for name, value in made.module.state_dict().items()}
+        found = {name: value.numpy() for name, value in artifact.module.state_dict().items()}
     else:
         onnx = pytest.importorskip("onnx")
-        tensors = onnx.load_from_string(made.to_bytes()).graph.initializer
+        tensors = onnx.load_from_string(artifact.to_bytes()).graph.initializer
         found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}
     for name, _ in parameters(network):
         assert np.array_equal(found[name], wanted[name]), name

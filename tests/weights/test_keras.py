@@ -87,7 +87,7 @@ class Model:
 
 
 INCEPTION = ("AuxLogits=null", "defaults.avgpool.count_pad=false")
-#: Models whose outputs are always compared; `test_a_linear_layer_on_maps` covers what is special in VGG.
+#: Models whose outputs are always compared; `test_a_linear_layer_on_maps` covers the special case of VGG.
 COMPARED = [
     Model("ResNet50", "resnet50_v1", "keras_resnet"),
     Model("DenseNet121", "densenet121", "keras_densenet"),
@@ -117,7 +117,7 @@ def assign(model: Any, arrays: Mapping[str, peers.Array]) -> None:
 
 
 def randomise(model: Any, size: int) -> None:
-    """Randomise as `peers.randomised` does: scales of random sign, and shifted batch statistics."""
+    """Randomise a model as `peers.randomised` does: scales of random sign, and shifted batch statistics."""
     random = np.random.default_rng(0)
     drawn: dict[str, Callable[[tuple[int, ...]], peers.Array]] = {
         "kernel": lambda s: random.standard_normal(s, np.float32) * np.float32((2 / np.prod(s[:-1])) ** 0.5),
@@ -138,9 +138,9 @@ def randomise(model: Any, size: int) -> None:
 
 
 def moved(arrays: Arrays) -> Arrays:
-    """Return weights that do not come from Keras: all values are changed, including scales and their signs."""
+    """Return weights with all values changed, scales and their signs included, so that they do not come from Keras."""
     random = np.random.default_rng(5)
-    made = {}
+    changed = {}
     for name, array in arrays.items():
         new = array
         if name.endswith("running_var") or array.ndim > 1:
@@ -149,8 +149,8 @@ def moved(arrays: Arrays) -> Arrays:
             new = array * random.uniform(0.8, 1.25, array.shape) * random.choice([-1, 1], array.shape)
         elif array.ndim == 1:
             new = array + random.uniform(-0.1, 0.1, array.shape)
-        made[name] = new.astype(array.dtype)
-    return made
+        changed[name] = new.astype(array.dtype)
+    return changed
 
 
 def compare(model: Model, theirs: Any, double: Any, arrays: Arrays) -> None:
@@ -168,7 +168,7 @@ def compare(model: Model, theirs: Any, double: Any, arrays: Arrays) -> None:
     assert peers.error(found, exact) <= peers.bound(single, exact)
 
 
-def test_every_profile_is_met() -> None:
+def test_every_profile_is_compared() -> None:
     """Every Keras profile is covered by a comparison."""
     assert {model.profile for model in COMPARED + OTHERS} == {name for name in profiles.files() if "keras" in name}
 
@@ -191,21 +191,21 @@ def test_outputs(model: Model) -> None:
     theirs = model.make()
     randomise(theirs, model.size)
     theirs.save_weights("theirs.weights.h5")
-    said = ("theirs.weights.h5", model.ours, "--set", "parameters.classes=7", *model.sets, "--from", model.profile)
-    weights("convert", *said, "-o", "ours.safetensors")
+    arguments = ("theirs.weights.h5", model.ours, "--set", "parameters.classes=7", *model.sets, "--from", model.profile)
+    weights("convert", *arguments, "-o", "ours.safetensors")
     arrays = load_file("ours.safetensors")
     double = model.make("float64")
     compare(model, theirs, double, arrays)
     arrays = moved(arrays)
     save_file(arrays, "other.safetensors")
-    said = ("other.safetensors", model.ours, "--set", "parameters.classes=7", *model.sets, "--to", model.profile)
-    weights("convert", *said, "-o", "back.safetensors")
+    arguments = ("other.safetensors", model.ours, "--set", "parameters.classes=7", *model.sets, "--to", model.profile)
+    weights("convert", *arguments, "-o", "back.safetensors")
     assign(theirs, load_file("back.safetensors"))
     compare(model, theirs, double, arrays)
 
 
-def test_the_way_back_multiplies_what_keras_has_no_scale_for() -> None:
-    """Where Keras norms have no scale, conversion multiplies ours into the convolution's weight and the mean."""
+def test_scales_that_keras_lacks_are_multiplied_into_weights() -> None:
+    """Where norms of Keras have no scale, conversion multiplies ours into the weight of the convolution and the mean."""
     model = COMPARED[2]
     network = facts.network(model.ours, *model.settings)
     bn, conv = "Mixed_5b.branch1x1.bn", "Mixed_5b.branch1x1.conv"
@@ -222,8 +222,8 @@ def test_a_linear_layer_on_maps() -> None:
     network = facts.network("vgg16")
     random = np.random.default_rng(0)
     weight = random.integers(-4, 5, (4096, 512 * 49), np.int8).astype(np.float32)
-    held = Weights({"classifier.0.weight": lambda: weight})
-    kernel = profiles.load("keras_vgg16").to_theirs(held, network)[0]["fc1/kernel"]
+    arrays = Weights({"classifier.0.weight": lambda: weight})
+    kernel = profiles.load("keras_vgg16").to_theirs(arrays, network)[0]["fc1/kernel"]
     maps = random.integers(-4, 5, (512, 7, 7), np.int8).astype(np.float32)
     assert np.array_equal(maps.transpose(1, 2, 0).reshape(-1) @ kernel, weight @ maps.reshape(-1))
 
@@ -232,9 +232,11 @@ def test_another_network_of_the_same_names() -> None:
     """resnet50, with the names and shapes of resnet50_v1 but other strides, is refused with the differing stride."""
     network = facts.network("resnet50")
     save_file({name: np.zeros(shape, np.float32) for name, shape in facts.shapes(network).items()}, "x.safetensors")
-    said = weights("convert", "x.safetensors", "resnet50", "--to", "keras_resnet", "-o", "y.safetensors", code=1).stderr
-    assert "E0704" in said
-    assert "where the stride of 'layer2.0.conv2' is 1; in resnet50 it is 2" in said
+    stderr = weights(
+        "convert", "x.safetensors", "resnet50", "--to", "keras_resnet", "-o", "y.safetensors", code=1
+    ).stderr
+    assert "E0704" in stderr
+    assert "where the stride of 'layer2.0.conv2' is 1; in resnet50 it is 2" in stderr
     assert not Path("y.safetensors").exists()
 
 
@@ -243,16 +245,16 @@ def test_epsilon(variance: float) -> None:
     """Variances are adjusted to the other library's eps, so the divisor of a norm is equal even for a dead channel."""
     theirs = profiles.load("keras_resnet")
     network = facts.network("resnet50_v1")
-    held = {name: np.full(shape, variance, np.float32) for name, shape in facts.shapes(network).items()}
-    made = theirs.to_theirs(Weights({name: lambda a=a: a for name, a in held.items()}), network)[0]
-    found = made["conv1_bn/moving_variance"].astype(np.float64) + 1.001e-5
+    arrays = {name: np.full(shape, variance, np.float32) for name, shape in facts.shapes(network).items()}
+    converted = theirs.to_theirs(Weights({name: lambda a=a: a for name, a in arrays.items()}), network)[0]
+    found = converted["conv1_bn/moving_variance"].astype(np.float64) + 1.001e-5
     np.testing.assert_allclose(found, np.float32(variance) + 1e-5, rtol=1e-6)
     same = facts.network("resnet50_v1", "defaults.norm.eps=1.001e-5")
     assert np.array_equal(
-        theirs.to_theirs(Weights({name: lambda a=a: a for name, a in held.items()}), same)[0][
+        theirs.to_theirs(Weights({name: lambda a=a: a for name, a in arrays.items()}), same)[0][
             "conv1_bn/moving_variance"
         ],
-        held["bn1.running_var"],
+        arrays["bn1.running_var"],
     )
 
 
@@ -319,7 +321,7 @@ def test_files(path: str) -> None:
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_the_state_of_an_optimizer_is_left_out_with_a_word() -> None:
+def test_the_state_of_an_optimizer_is_ignored() -> None:
     """The state of an optimizer is ignored with a note."""
     model = small()
     model.compile("adam", "mse")
@@ -409,14 +411,14 @@ def nothing(group: Any) -> None:
     "change", [external, soft, raw, virtual, packed, empty, text, circle, twins, unnumbered, nothing]
 )
 @pytest.mark.slow
-def test_what_keras_does_not_write(change: Callable[[Any], None]) -> None:
+def test_structures_that_keras_does_not_write_are_refused(change: Callable[[Any], None]) -> None:
     """HDF5 structures that Keras does not write are refused in one line, before any value is read."""
     small().save_weights("x.weights.h5")
     with h5py.File("x.weights.h5", "a") as file:
         change(file["layers/dense/vars"])
-    said = weights("inspect", "x.weights.h5", code=2).stderr
-    assert said.startswith("error[E0803]: x.weights.h5 is not a Keras weights file: ")
-    assert len(said.splitlines()) == 1
+    stderr = weights("inspect", "x.weights.h5", code=2).stderr
+    assert stderr.startswith("error[E0803]: x.weights.h5 is not a Keras weights file: ")
+    assert len(stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -431,12 +433,12 @@ def test_what_keras_does_not_write(change: Callable[[Any], None]) -> None:
 def test_not_hdf5(content: bytes, what: str) -> None:
     """A file that is not HDF5 is refused in one line, with help."""
     Path("x.h5").write_bytes(content)
-    said = weights("inspect", "x.h5", code=2).stderr
-    assert said.startswith(f"error[E0803]: x.h5 {what}")
-    assert len(said.splitlines()) <= 2
+    stderr = weights("inspect", "x.h5", code=2).stderr
+    assert stderr.startswith(f"error[E0803]: x.h5 {what}")
+    assert len(stderr.splitlines()) <= 2
 
 
-def test_a_file_that_was_cut() -> None:
+def test_a_truncated_file_is_refused() -> None:
     """A truncated file is refused when it is opened."""
     small().save_weights("x.weights.h5")
     content = Path("x.weights.h5").read_bytes()
@@ -448,6 +450,6 @@ def test_without_h5py(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without h5py, a Keras file gives exit code 4 and the command that installs the package."""
     Path("x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     monkeypatch.setitem(sys.modules, "h5py", None)
-    said = weights("inspect", "x.h5", code=4).stderr
-    assert "E0902" in said
-    assert "pip install 'rescompile[keras]'" in said
+    stderr = weights("inspect", "x.h5", code=4).stderr
+    assert "E0902" in stderr
+    assert "pip install 'rescompile[keras]'" in stderr

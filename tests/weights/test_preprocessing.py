@@ -48,7 +48,7 @@ def invoke(*arguments: str, code: int = 0) -> Result:
 
 
 def converted(*options: str) -> Result:
-    """Convert the plain weights."""
+    """Convert the plain weights, and return the result of the command."""
     return invoke("weights", "convert", "plain.safetensors", "./small.yaml", "-o", "w.safetensors", *options)
 
 
@@ -57,8 +57,8 @@ def converted(*options: str) -> Result:
 
 def test_weights_keep_their_preprocessing_up_to_the_image() -> None:
     """Preprocessing recorded on conversion is used by `build` and `run`; options override it."""
-    said = converted(*HALVES).stderr
-    assert "need mean=0.5,0.5,0.5 std=0.5,0.25,0.5, but small has mean=0.4,0.5,0.6 std=0.2,0.25,0.3" in said
+    stderr = converted(*HALVES).stderr
+    assert "need mean=0.5,0.5,0.5 std=0.5,0.25,0.5, but small has mean=0.4,0.5,0.6 std=0.2,0.25,0.3" in stderr
     wanted = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 0.5], "resize": 10, "crop": 8}
     built = invoke("build", "./small.yaml", "-t", "onnx", "--weights", "w.safetensors", "--json")
     assert json.loads(built.stdout)["preprocess"] == wanted
@@ -105,11 +105,11 @@ def test_height_and_width_are_recorded_and_kept(given: list[str], width: int) ->
     assert [each["images"] for each in found] == [found[0]["images"]] * 3
 
 
-def test_unknown_preprocessing_is_said() -> None:
-    """A warning says so where weights do not record their preprocessing and that of the spec is used."""
-    said = converted().stderr
+def test_unknown_preprocessing_is_reported() -> None:
+    """Where weights do not record their preprocessing, that of the spec is used, with a warning."""
+    stderr = converted().stderr
     assert (
-        "plain.safetensors does not record its preprocessing, so that of small will be used: mean=0.4,0.5,0.6" in said
+        "plain.safetensors does not record its preprocessing, so that of small will be used: mean=0.4,0.5,0.6" in stderr
     )
     options = ("./small.yaml", "--weights", "w.safetensors")
     assert "w.safetensors does not record its preprocessing" in invoke("run", *options, "--image", "image.png").stderr
@@ -117,7 +117,7 @@ def test_unknown_preprocessing_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("mean=0.5",), "mean must be 3 numbers"),
         (("std=0,1,1",), "std must be greater than 0"),
@@ -128,13 +128,13 @@ def test_unknown_preprocessing_is_said() -> None:
         (("mean=0,0,0", "mean=0,0,0"), "is given twice"),
     ],
 )
-def test_unusable_values_are_refused(options: tuple[str, ...], told: str) -> None:
+def test_unusable_values_are_refused(options: tuple[str, ...], message: str) -> None:
     """Invalid `--preprocess` values are refused by `convert`, and no file is written."""
     given = [word for option in options for word in ("--preprocess", option)]
-    said = invoke(
+    stderr = invoke(
         "weights", "convert", "plain.safetensors", "./small.yaml", "-o", "w.safetensors", *given, code=2
     ).stderr
-    assert told in said
+    assert message in stderr
     assert not Path("w.safetensors").exists()
 
 
@@ -151,9 +151,9 @@ def test_a_record_of_wrong_values_is_refused_or_ignored(mean: Any) -> None:
 def test_a_broken_record_is_refused(entry: str) -> None:
     """Invalid recorded preprocessing is refused with the name of the metadata key."""
     save_file(load_file("plain.safetensors"), "broken.safetensors", {"rescompile.preprocess": entry})
-    said = invoke("build", "./small.yaml", "-t", "onnx", "--weights", "broken.safetensors", code=2).stderr
-    assert "E0803" in said
-    assert "rescompile.preprocess" in said
+    stderr = invoke("build", "./small.yaml", "-t", "onnx", "--weights", "broken.safetensors", code=2).stderr
+    assert "E0803" in stderr
+    assert "rescompile.preprocess" in stderr
 
 
 def test_bgr_reverses_the_channels() -> None:
@@ -165,7 +165,7 @@ def test_bgr_reverses_the_channels() -> None:
     np.testing.assert_array_equal(bgr, preparation(reversed_, (1, 3, 4, 4), "it").apply(image)[::-1])
 
 
-def test_a_profile_is_recorded_as_far_as_it_suits_the_input() -> None:
+def test_only_applicable_values_of_a_profile_are_recorded() -> None:
     """Sizes of a profile are recorded only if they match the input, and one channel takes equal values only."""
     timm = profiles.load("timm_mobilenetv1").preprocess
     assert applicable(timm, (3, 224, 224)) == timm
@@ -201,7 +201,7 @@ TIMM = {
 
 
 @pytest.mark.parametrize("name", [name for name in profiles.files() if name.startswith("timm")])
-def test_profiles_have_what_timm_evaluates_with(name: str) -> None:
+def test_profiles_have_the_preprocessing_of_timm(name: str) -> None:
     """Preprocessing of timm profiles equals timm's configuration of the pretrained weights."""
     import peers  # noqa: F401
 
@@ -218,7 +218,7 @@ def test_profiles_have_what_timm_evaluates_with(name: str) -> None:
             assert ours["resize"] == int(theirs.input_size[1] / theirs.crop_pct)
 
 
-def test_the_zoo_has_what_torchvision_evaluates_with() -> None:
+def test_the_zoo_has_the_preprocessing_of_torchvision() -> None:
     """Zoo preprocessing equals torchvision's, including the second normalisation (`transform_input`) of two models."""
     import peers  # noqa: F401
 
@@ -252,7 +252,7 @@ KERAS = {
 
 
 @pytest.mark.parametrize("name", [name for name in profiles.files() if name.startswith("keras")])
-def test_profiles_have_what_keras_evaluates_with(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profiles_have_the_preprocessing_of_keras(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Preprocessing of Keras profiles equals `preprocess_input` of keras.applications."""
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     pytest.importorskip("torch", reason="the backend of Keras")
@@ -263,13 +263,13 @@ def test_profiles_have_what_keras_evaluates_with(name: str, monkeypatch: pytest.
     np.testing.assert_allclose(ours, theirs.transpose(2, 0, 1), rtol=1e-5, atol=2e-5)
 
 
-def test_a_profile_takes_its_preprocessing_along() -> None:
+def test_the_preprocessing_of_a_profile_is_recorded() -> None:
     """`--from` records the library's preprocessing with the weights, and it replaces that of the spec."""
     network = elaborate(load("mobilenet_v1"))
     weights, shapes = profiles.load("timm_mobilenetv1").to_theirs(draw(network, 0), network)
     save_file({name: weights[name] for name in shapes}, "theirs.safetensors")
     options = ("mobilenet_v1", "--from", "timm_mobilenetv1", "-o", "ours.safetensors")
-    said = invoke("weights", "convert", "theirs.safetensors", *options).stderr
-    assert re.search(r"need mean=0\.5,0\.5,0\.5 std=0\.5,0\.5,0\.5.*, but mobilenet_v1 has mean=0\.485", said)
+    stderr = invoke("weights", "convert", "theirs.safetensors", *options).stderr
+    assert re.search(r"need mean=0\.5,0\.5,0\.5 std=0\.5,0\.5,0\.5.*, but mobilenet_v1 has mean=0\.485", stderr)
     artifact = build("mobilenet_v1", "onnx", "ours.safetensors")
     assert artifact.facts["preprocess"] == profiles.load("timm_mobilenetv1").preprocess

@@ -43,13 +43,13 @@ COMMANDS = {
 
 @pytest.fixture
 def network(tmp_path: Path) -> Network:
-    """Return a network of two blocks, whose spec is in the test's folder."""
+    """Write a spec of two blocks into the test's folder, and return its network."""
     (tmp_path / "tiny.yaml").write_text(TINY)
     return rescompile.elaborate(rescompile.load(tmp_path / "tiny.yaml"))
 
 
 def one(value: float) -> Callable[[Array], Array]:
-    """Return a function that sets one value of a tensor."""
+    """Return a function that copies a tensor and sets one of its values."""
 
     def change(array: Array) -> Array:
         array = np.array(array)
@@ -61,15 +61,15 @@ def one(value: float) -> Callable[[Array], Array]:
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("layer1.0.conv2.weight", np.nan, "has 1 of 576 values that are NaN or infinite"),
         ("bn1.running_mean", -np.inf, "has 1 of 8 values that are NaN or infinite"),
         ("bn1.running_var", -1.0, "has values down to -1, but a variance must be at least 0"),
     ],
 )
-def test_every_command_refuses_them(
-    command: list[str], name: str, value: float, said: str, network: Network, tmp_path: Path
+def test_every_command_refuses_invalid_values(
+    command: list[str], name: str, value: float, message: str, network: Network, tmp_path: Path
 ) -> None:
     """Every command names the tensor that is not finite or has a negative variance, and writes no file."""
     pytest.importorskip("torch", reason="torch is one of the targets")
@@ -86,7 +86,7 @@ def test_every_command_refuses_them(
         done = CliRunner().invoke(app, words)
     assert done.exit_code == 1, done.output
     assert "E0706" in done.stderr
-    assert f"{name} {said}" in done.stderr
+    assert f"{name} {message}" in done.stderr
     assert not list(tmp_path.glob("*out*"))
 
 
@@ -102,7 +102,7 @@ def test_a_variance_of_zero_needs_eps(network: Network) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "said"),
+    ("changes", "options", "message"),
     [
         ({"bn1.weight": 3e38, "bn1.running_var": 0.0}, {"fold_batchnorm": True}, r"bn1 cannot be folded into conv1: .*running_var has values down to 0"),
         ({"conv1.weight": 1e5}, {"precision": "fp16"}, r"conv1\.weight has values up to 1e\+05"),
@@ -112,8 +112,8 @@ def test_a_variance_of_zero_needs_eps(network: Network) -> None:
     ],
     ids=["fold", "weight", "variance", "small variance", "small variance, large scale"],
 )  # fmt: skip
-def test_what_a_precision_cannot_hold_is_reported(
-    changes: dict[str, float], options: dict[str, Any], said: str | None, network: Network
+def test_values_that_overflow_are_reported(
+    changes: dict[str, float], options: dict[str, Any], message: str | None, network: Network
 ) -> None:
     """Weights that overflow when folded or converted to float16 are reported by tensor, not written as infinity."""
     arrays = dict(draw(network))
@@ -122,10 +122,10 @@ def test_what_a_precision_cannot_hold_is_reported(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         artifact = rescompile.build(network, "onnx", arrays, **options)
-        if said is None:
+        if message is None:
             assert artifact.to_bytes()
             return
-        with pytest.raises(CheckFailed, match=said):
+        with pytest.raises(CheckFailed, match=message):
             artifact.to_bytes()
 
 
@@ -137,7 +137,7 @@ def test_a_variance_that_float16_rounds_to_zero_is_reported() -> None:
         rescompile.build(bare, "onnx", arrays, precision="fp16").to_bytes()
 
 
-def test_a_factor_that_float16_cannot_hold_is_reported(tmp_path: Path) -> None:
+def test_a_factor_that_float16_cannot_represent_is_reported(tmp_path: Path) -> None:
     """A scale factor of the spec that float16 cannot represent is reported by the name of the op."""
     for factor in ("100000", "1e-9"):
         path = tmp_path / "scaled.yaml"

@@ -30,21 +30,21 @@ NETWORK = [{"conv1": CONV}, {"bn1": "norm"}, {"layer1": {"block": "basic", "dept
 
 
 def net(name: str = "tiny", **changes: Any) -> str:
-    """Write the spec of a small network with a norm and a stage."""
+    """Write the spec of a small network with a norm and a stage, and return its path."""
     return spec(name, **{"network": NETWORK, **changes})
 
 
 def under(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:
-    """Add a prefix to the names of arrays."""
+    """Return arrays with a prefix added to their names."""
     return {prefix + name: array for name, array in arrays.items()}
 
 
 def fits(file: str, *options: str, path: str | None = None) -> str:
-    """Convert a file, check that its tensors are those of seed 1, and return the messages."""
+    """Convert a file, assert that its tensors are those of seed 1, and return the messages."""
     path = path or net()
-    said = weights("convert", file, path, "-o", "y.safetensors", "--force", *options).stderr
-    assert same(load_file("y.safetensors"), drawn(path, 1)), said
-    return said
+    stderr = weights("convert", file, path, "-o", "y.safetensors", "--force", *options).stderr
+    assert same(load_file("y.safetensors"), drawn(path, 1)), stderr
+    return stderr
 
 
 # --- recognition by content -------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def fits(file: str, *options: str, path: str | None = None) -> str:
     "ending", [".th", ".pyth", ".pkl", "", ".model", ".h5", ".safetensors", ".zip", ".onnx", ".PTH.tar"]
 )
 @pytest.mark.parametrize("kind", ["zip", "pickles", "safetensors", "npz", "h5"])
-def test_the_content_decides_and_not_the_ending(kind: str, ending: str) -> None:
+def test_formats_are_recognised_by_content(kind: str, ending: str) -> None:
     """Every format is recognised by its content, whatever the suffix."""
     arrays, file = drawn(net(), 1), Path(f"x{ending}")
     if kind in ("zip", "pickles"):
@@ -73,7 +73,7 @@ def test_the_content_decides_and_not_the_ending(kind: str, ending: str) -> None:
     fits(str(file))
 
 
-def test_half_and_bool_arrays_of_numpy() -> None:
+def test_types_of_arrays_in_npz_files() -> None:
     """In .npz files float16 is widened, bool is kept and arrays of objects are ignored."""
     np.savez("x.npz", a=np.ones(2, np.float16), b=np.ones(2, bool), c=np.array([{}], dtype=object))
     tensors = checkpoints.read("x.npz").tensors
@@ -98,7 +98,7 @@ def test_half_and_bool_arrays_of_numpy() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("ending", [".pth", ".safetensors", ""])
-def test_other_files_are_named_for_what_they_are(content: bytes, what: str, help: str, ending: str) -> None:
+def test_other_files_are_identified(content: bytes, what: str, help: str, ending: str) -> None:
     """A file that is not a checkpoint is identified by its content, with help."""
     Path(f"x{ending}").write_bytes(content)
     for command in (("weights", "inspect", f"x{ending}"), ("build", net(), "-t", "onnx", "--weights", f"x{ending}")):
@@ -115,11 +115,11 @@ PREFIXES = ["model.", "net.", "backbone.", "encoder_q.", "module.encoder_q.", "_
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_prefix_is_found_and_said(prefix: str) -> None:
+def test_a_common_prefix_is_removed(prefix: str) -> None:
     """A common prefix of the keys is removed with a note."""
-    said = fits(saved({"state_dict": under(prefix, drawn(net(), 1)), "epoch": 3}))
-    assert "removed" in said
-    assert "reading the entry 'state_dict'" in said
+    stderr = fits(saved({"state_dict": under(prefix, drawn(net(), 1)), "epoch": 3}))
+    assert "removed" in stderr
+    assert "reading the entry 'state_dict'" in stderr
 
 
 def test_a_wrapper_inside_the_names() -> None:
@@ -130,7 +130,7 @@ def test_a_wrapper_inside_the_names() -> None:
     assert "removed 'module.' of DataParallel from 6 of 8 keys" in fits(saved(names), path=path)
 
 
-def test_a_network_with_the_prefix_in_its_names() -> None:
+def test_a_prefix_of_the_network_is_kept() -> None:
     """A prefix that belongs to the network's own names is kept."""
     path = net(network=[{"model": [{"conv1": CONV}, {"bn1": "norm"}, *ENDS]}])
     assert "removed" not in fits(saved(drawn(path, 1)), path=path)
@@ -141,11 +141,11 @@ def test_a_head_beside_a_backbone() -> None:
     arrays = drawn(net(), 1)
     body = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
     head = {name: array for name, array in arrays.items() if name.startswith("fc.")}
-    said = fits(saved({**under("backbone.", body), **under("head.", head)}))
-    assert "removed the prefix 'head.' from 2 of" in said
+    stderr = fits(saved({**under("backbone.", body), **under("head.", head)}))
+    assert "removed the prefix 'head.' from 2 of" in stderr
     fits(saved({**body, **under("head.", head)}))
     two = {**body, **under("head1.", head), **under("head2.", head)}
-    assert "2 missing" in weights("inspect", saved(two), net(), code=1).stderr, "which of them is not guessed"
+    assert "2 missing" in weights("inspect", saved(two), net(), code=1).stderr, "one of two heads was chosen"
 
 
 BESIDE = {
@@ -158,24 +158,24 @@ BESIDE = {
 @pytest.mark.parametrize("prefix", ["", "module.", "model."])
 def test_tensors_beside_a_whole_network(prefix: str) -> None:
     """Additional tensors next to a complete network are ignored and named."""
-    said = fits(saved({**BESIDE, **under(prefix, drawn(net(), 1))}))
-    assert all(name.partition(".")[0] in said for name in BESIDE)
+    stderr = fits(saved({**BESIDE, **under(prefix, drawn(net(), 1))}))
+    assert all(name.partition(".")[0] in stderr for name in BESIDE)
 
 
-def test_tensors_that_are_a_part_of_another_network() -> None:
-    """Tensors of one more block or stage are an error, since they belong to another network."""
+def test_tensors_of_another_network_are_unexpected() -> None:
+    """Tensors of one more block or stage are an error, because they belong to another network."""
     arrays = drawn(net(), 1)
     for name in ("layer1.2.conv1.weight", "layer2.0.conv1.weight", "fc.scale", "conv2.weight"):
-        said = weights("inspect", saved({**arrays, name: np.ones(3)}), net(), code=1).stderr
-        assert f"unexpected  {name}" in said
+        stderr = weights("inspect", saved({**arrays, name: np.ones(3)}), net(), code=1).stderr
+        assert f"unexpected  {name}" in stderr
 
 
-def test_two_networks_are_not_guessed_between() -> None:
+def test_two_networks_need_a_choice() -> None:
     """Two networks in one file are refused with both prefixes, and `--prefix` or `--entry` selects one."""
     both = {**under("encoder_q.", drawn(net(), 1)), **under("encoder_k.", drawn(net(), 2))}
-    said = weights("inspect", saved(both), net(), code=2).stderr
-    assert "under 'encoder_k.' and 'encoder_q.'" in said
-    assert "--prefix" in said
+    stderr = weights("inspect", saved(both), net(), code=2).stderr
+    assert "under 'encoder_k.' and 'encoder_q.'" in stderr
+    assert "--prefix" in stderr
     assert "encoder_k" in fits(saved(both), "--prefix", "encoder_q")
     assert "did you mean 'encoder_q'?" in weights("inspect", saved(both), net(), "--prefix", "encoder", code=2).stderr
     fits(saved({"generator": {"up.weight": np.ones(3)}, "discriminator": drawn(net(), 1), "accuracy": np.array(1.5)}))
@@ -196,7 +196,9 @@ def test_every_command_that_takes_weights_takes_entry_and_prefix() -> None:
         name: {option for p in command.params for option in (*p.opts, p.metavar)} for name, command in commands(app)
     }
     taking = {
-        name for name, own in options.items() if "--weights" in own or (name.startswith("weights ") and "FILE" in own)
+        name
+        for name, words in options.items()
+        if "--weights" in words or (name.startswith("weights ") and "FILE" in words)
     }
     assert taking == {"build", "run", "verify", "paths", "weights inspect", "weights convert", "weights transfer"}
     assert all({"--entry", "--prefix"} <= options[name] for name in taking)
@@ -247,8 +249,8 @@ def test_objects_beside_tensors_are_left_out(new: bool) -> None:
         "cfg": Config(a=1),
         "f": np.dot,
     }
-    said = fits(saved({"model": drawn(net(), 1), **beside}, _use_new_zipfile_serialization=new))
-    assert "reading the entry 'model'; ignored: args, best, counter, cfg, f" in said
+    stderr = fits(saved({"model": drawn(net(), 1), **beside}, _use_new_zipfile_serialization=new))
+    assert "reading the entry 'model'; ignored: args, best, counter, cfg, f" in stderr
 
 
 def test_a_whole_module() -> None:
@@ -275,15 +277,15 @@ def test_views_and_shared_storages_as_torch_reads_them(new: bool) -> None:
     """Views, shared storages and all types give the values that torch gives."""
     torch = pytest.importorskip("torch", reason="the reference for torch files: pip install 'rescompile[torch]'")
     base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
-    held = {
+    tensors = {
         "base": base, "turned": base.t(), "part": base[1:, 2::2], "row": base[2].expand(3, 6), "one": base[0, 1], "none": base[:0],
         "half": base.half()[1:], "short": base.bfloat16(), "int": base.long()[:, 3], "bool": base > 3, "wide": base.double(),
         "parameter": torch.nn.Parameter(base[3]), "byte": base.byte(),
     }  # fmt: skip
-    torch.save(held, "x.pth", _use_new_zipfile_serialization=new)
+    torch.save(tensors, "x.pth", _use_new_zipfile_serialization=new)
     found = checkpoints.read("x.pth").tensors
-    assert found.keys() == held.keys()
-    for name, tensor in held.items():
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
         wide = tensor.detach().float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.detach()
         assert found[name].shape == tuple(tensor.shape)
         np.testing.assert_array_equal(found[name].make(), wide.numpy(), strict=True)
@@ -299,16 +301,16 @@ def test_torch_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- suggestions for checkpoints that do not fit ----------------------------------------------------------------------
 
 
-def test_the_number_of_classes_is_named() -> None:
+def test_help_for_another_number_of_classes() -> None:
     """If only the number of classes differs, the help is the setting with which the file fits."""
     file = saved(under("module.", drawn(net(parameters={"classes": 3}), 1)))
     for command in (("build", net(), "-t", "onnx", "--weights", file), ("weights", "inspect", file, net())):
         assert "help: use --set parameters.classes=3" in invoke(*command).stderr
-    said = weights("convert", file, net(), "-o", "y.safetensors", code=1).stderr
-    assert "use --classes new or --classes keep, or use --set parameters.classes=3" in said
+    stderr = weights("convert", file, net(), "-o", "y.safetensors", code=1).stderr
+    assert "use --classes new or --classes keep, or use --set parameters.classes=3" in stderr
     assert weights("inspect", file, net(), "--set", "parameters.classes=3").exit_code == 0
-    said = weights("transfer", file, net(), net("new"), "-o", "y.safetensors", code=1).stderr
-    assert "help: use a spec of tiny with set: {parameters.classes: 3}" in said, "--set applies to NEW"
+    stderr = weights("transfer", file, net(), net("new"), "-o", "y.safetensors", code=1).stderr
+    assert "help: use a spec of tiny with set: {parameters.classes: 3}" in stderr, "--set would apply to the new spec"
 
 
 @pytest.mark.parametrize("more", [{}, {"n_averaged": np.array(3)}])
@@ -317,24 +319,26 @@ def test_the_number_of_classes_is_named() -> None:
     ("name", "setting"), [("resnet20_cifar", ""), ("resnet20_cifar", "parameters.classes=7"), ("vgg11", "")]
 )
 @pytest.mark.slow_for("vgg11")
-def test_the_network_that_tensors_fit_is_named(name: str, setting: str, prefix: str, more: dict[str, Array]) -> None:
+def test_a_checkpoint_of_another_network_is_identified(
+    name: str, setting: str, prefix: str, more: dict[str, Array]
+) -> None:
     """A checkpoint of another zoo network is identified by names and shapes, with any prefix or number of classes."""
     shapes = facts.shapes(facts.network(name, *filter(None, [setting])))
     file = saved({**more, **{prefix + key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}})
-    said = weights("inspect", file, "resnet50", code=1).stderr
-    (help,) = (line for line in said.splitlines() if "these tensors fit" in line)
+    stderr = weights("inspect", file, "resnet50", code=1).stderr
+    (help,) = (line for line in stderr.splitlines() if "these tensors fit" in line)
     assert name in help
-    assert ("with --set parameters.classes=7" in said) is bool(setting)
+    assert ("with --set parameters.classes=7" in stderr) is bool(setting)
 
 
-def test_a_new_classifier_for_a_file_without() -> None:
+def test_a_new_classifier_for_a_file_without_one() -> None:
     """`--classes new` initialises a classifier that the file lacks; without the option, the help names it."""
     path = net()
     body = {name: array for name, array in drawn(path, 1).items() if not name.startswith("fc.")}
     for beside in ({}, {"head.0.weight": np.ones((2, 2))}):
         file = saved({**body, **beside})
-        said = weights("convert", file, path, "--classes", "new", "--seed", "5", "-o", "y.safetensors").stderr
-        assert "new      fc.weight  not in the file" in said
+        stderr = weights("convert", file, path, "--classes", "new", "--seed", "5", "-o", "y.safetensors").stderr
+        assert "new      fc.weight  not in the file" in stderr
         new = {name: array for name, array in drawn(path, 5).items() if name.startswith("fc.")}
         assert same(load_file("y.safetensors"), {**body, **new})
     assert "--classes new makes a new one" in invoke("build", path, "-t", "onnx", "--weights", saved(body)).stderr
@@ -342,8 +346,8 @@ def test_a_new_classifier_for_a_file_without() -> None:
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_what_inference_does_not_read_may_be_missing(name: str) -> None:
-    """Weights of auxiliary heads may be missing, as inference does not use them; a partial head is an error."""
+def test_auxiliary_heads_may_be_missing(name: str) -> None:
+    """Weights of auxiliary heads may be missing, because inference does not use them; a partial head is an error."""
     network = facts.network(name)
     arrays = dict(draw(network, 1))
     body = {key: array for key, array in arrays.items() if not key.lower().startswith("aux")}
@@ -371,14 +375,14 @@ def test_the_same_network_in_another_scope(scopes: list[str]) -> None:
         inner = [{name: inner}]
     plain, wrapped = net("plain"), net("wrapped", network=inner)
     for old, new in ((plain, wrapped), (wrapped, plain)):
-        said = weights("transfer", saved(drawn(old, 1)), old, new, "-o", "y.safetensors", "--force").stderr
+        stderr = weights("transfer", saved(drawn(old, 1)), old, new, "-o", "y.safetensors", "--force").stderr
         assert [*load_file("y.safetensors")] == [*drawn(new)]
         found = load_file("y.safetensors")
         wanted = drawn(old, 1)
         head = f"{'.'.join(scopes)}."
         assert all(np.array_equal(found[n], wanted.get(n.removeprefix(head), wanted.get(head + n))) for n in found)
-        assert f"{len(found)} tensors" in said
-        assert "new" not in said.split("tensors")[0]
+        assert f"{len(found)} tensors" in stderr
+        assert "new" not in stderr.split("tensors")[0]
 
 
 def test_a_transfer_of_nothing_is_an_error() -> None:
@@ -388,7 +392,7 @@ def test_a_transfer_of_nothing_is_an_error() -> None:
         network=[{"begin": {"conv": {"channels": 5, "kernel": 1}}}, LAST[0], LAST[1], {"end": {"linear": 3}}],
         parameters={},
     )
-    said = weights("transfer", saved(drawn(net(), 1)), net(), new, "-o", "y.safetensors", code=1).stderr
-    assert "error[E0702]: nothing to transfer" in said
+    stderr = weights("transfer", saved(drawn(net(), 1)), net(), new, "-o", "y.safetensors", code=1).stderr
+    assert "error[E0702]: nothing to transfer" in stderr
     assert not Path("y.safetensors").exists()
     assert tiny(new).name == "new"
