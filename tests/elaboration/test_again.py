@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -320,15 +321,14 @@ def test_survival_counts_a_residual_once(tmp_path: Path) -> None:
     assert np.allclose(interpret(network, {}, x)["logits"], twice + 0.75 * np.maximum(twice, 0))
 
 
-def test_the_contract_sees_other_nodes(tmp_path: Path) -> None:
-    """A pass that changed one run alone, or removed the step itself, would be noticed."""
-    network = elaborated("network: [a: [norm, act], b: [norm, act], again: a]\n", tmp_path)
+def test_the_verifier_detects_a_changed_run(tmp_path: Path) -> None:
+    """The verifier detects a removed step, one that runs again before it stands, and a run that differs from its step."""
+    network = elaborated("network: [a: [norm, act], b: [act, norm], again: a]\n", tmp_path)
     a, b, again = network.root.children
-    for broken in ((b, again), (again, a, b), (a, b, Again("b", again.child))):  # type: ignore[union-attr]
-        made = Network("broken", Series(broken, network.input, network.root.output))
-        if broken[-1] is again or broken[0] is again:
-            with pytest.raises(MalformedNetwork, match="run again"):
-                verify(made)
+    assert isinstance(b, Series)
+    for broken in ((b, again), (again, a, b), (a, b, Again("a", replace(b, name="a")))):
+        with pytest.raises(MalformedNetwork, match="run again"):
+            verify(Network("broken", Series(broken, network.input, network.root.output)))
 
 
 def test_pictures_tables_and_taps(tmp_path: Path) -> None:

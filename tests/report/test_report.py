@@ -22,6 +22,7 @@ from rescompile.bench.profiling import owners, shares
 from rescompile.bench.results import BenchRow, Result, Roofline
 from rescompile.bench.statistics import Interval, Summary
 from rescompile.cli import app
+from rescompile.drawing.svg import escaped
 from rescompile.ir.network import Network, Op, walk
 from rescompile.report import highlighting, layers
 from rescompile.report.comparison import overview
@@ -396,10 +397,11 @@ def test_hostile_result_files(name: str) -> None:
 
 @pytest.mark.parametrize("text", [*HOSTILE, "", "a", "a\n\nb\n", "\t- x: 1", "def f(:", '"""'], ids=ascii)
 def test_highlighting_does_not_change_the_text(text: str) -> None:
-    """Without its elements, highlighted text contains no markup."""
+    """Without its elements, highlighted text is the escaped text, apart from tabs and surrounding newlines."""
+    lines = text.expandtabs().strip("\n").split("\n") if text else []
     for function in (highlighting.yaml, highlighting.python):
         shown = re.sub(r"</?(?:span|i)(?: class=\w)?>", "", function(text))
-        assert "<" not in shown
+        assert shown == "".join(f"{escaped(line)}\n" for line in lines)
 
 
 def test_networks_elaborated_again() -> None:
