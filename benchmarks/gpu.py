@@ -250,7 +250,7 @@ def ending(part: Mapping[str, Any]) -> str:
         if "bound" in each
     )
     said = [each["message"] for each in output.get("diagnostics", ())] + part["said"]
-    why = "" if part["code"] == 0 else f"; {said[0] if said else 'it said nothing'}"
+    why = "" if part["code"] == 0 else f"; {said[0] if said else 'no message'}"
     return f"{how} in {part['seconds']} s{figures}{why}"
 
 

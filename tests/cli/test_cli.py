@@ -404,7 +404,7 @@ def test_the_output_path_does_not_affect_the_content(here: Path) -> None:
 
 
 def test_a_generated_file_is_overwritten(here: Path) -> None:
-    """Building again overwrites a file that rescompile wrote and nobody changed."""
+    """Building again overwrites a file that rescompile wrote and that is unchanged."""
     model = build_tiny(here)
     first = model.read_bytes()
     assert build_tiny(here, "--seed", "1") == model

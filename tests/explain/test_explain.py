@@ -614,6 +614,7 @@ def test_a_global_pool_has_no_receptive_field() -> None:
 
 
 def test_command() -> None:
+    """`explain` prints the structure of a network and its differences from another, with costs."""
     done = invoke("explain", "resnet50", "--against", "resnet50_v1")
     assert done.exit_code == 0
     output = flat(done.stdout)
@@ -626,6 +627,7 @@ def test_command() -> None:
 
 
 def test_json() -> None:
+    """`explain --json` contains the differences, stages, paths and facts."""
     data = json.loads(invoke("explain", "resnet50", "--against", "resnet50_v1", "--json").stdout)
     (other,) = data["against"]
     (difference,) = other["differences"]
@@ -653,6 +655,7 @@ def test_passes_and_settings_change_the_subject() -> None:
 
 
 def test_networks_that_cannot_be_aligned_are_reported() -> None:
+    """For networks that cannot be aligned, only the difference of their totals is reported."""
     output = flat(invoke("explain", "resnet50", "--against", "densenet121").stdout)
     assert "too little in common for a comparison part by part" in output
     assert "total: +17,578,176 parameters, +1,255,022,592 MACs" in output
@@ -662,6 +665,7 @@ def test_networks_that_cannot_be_aligned_are_reported() -> None:
 
 
 def test_an_unknown_network_is_refused() -> None:
+    """An unknown reference is a usage error with a suggestion."""
     done = invoke("explain", "resnet50", "--against", "resnet5")
     assert done.exit_code == 2
     assert "E0801" in done.stderr

@@ -165,7 +165,7 @@ REFUSED: dict[str, str] = {
     "block as a step's name": f"{OWN}network: [x: {{fresh: {{width: 8}}}}]",
     "argument of another type": f"{OWN}network: [x: {{block: user, shortcut: frsh}}, y: {{block: fresh, width: 0.5}}]",
     "defaults of a block": f"{OWN}defaults: {{fresh: {{times: 3}}}}\nnetwork: [x: fresh]",
-    "defaults that are no mapping": f"{OWN}defaults: {{fresh: 3}}\nnetwork: [x: fresh]",
+    "defaults that are not a mapping": f"{OWN}defaults: {{fresh: 3}}\nnetwork: [x: fresh]",
     "unused": f"{OWN}defaults: {{fresh: {{width: 3}}}}\nnetwork: [relu]",
     "inside a step": f"{UNIT}  - fresh: {{conv: {{channels: 2, kernel: 2}}}}\n  - x: {{fresh: [conv: {{kernel: 1}}]}}",
     "twice": f"{UNIT}  - fresh: relu\n  - fresh: norm",
