@@ -123,7 +123,7 @@ def nodes(group: Group) -> Iterator[GraphNode]:
 @pytest.mark.parametrize("name", ["resnet50", "googlenet", "highway_mnist_fc_10", "densenet121"])
 @pytest.mark.parametrize("depth", ["rows", "blocks", "ops"])
 def test_graphs_are_connected(name: str, depth: Any) -> None:
-    """Every node is in one group and connected, only numbered nodes and the input have no predecessor, and skips are thick."""
+    """Every node is in one group and connected, only inputs and shapes have no predecessor, and skips are marked as thick edges."""
     made: Graph = graph(picture(elaborate(load(name)), depth).outline)
     ids = [node.id for node in nodes(made.whole)]
     assert len(set(ids)) == len(ids)

@@ -94,7 +94,7 @@ def test_paths_of_resnext() -> None:
 
 
 def test_copies_with_different_numbers_share_a_frame() -> None:
-    """Five or more copies that differ only in numbers, such as the dual paths of DPN, share a frame with those of the first."""
+    """Five or more copies that differ only in numbers, such as the dual paths of DPN, share a frame that shows the first's numbers."""
     frames = [item for item in items(opened("dpn68b", "ops").rows) if isinstance(item, Frame)]
     assert [(frame.title, frame.count) for frame in frames if "numbers of the first" in frame.notes] == [
         ("features.conv4_2 – features.conv4_12", 11)

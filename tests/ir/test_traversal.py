@@ -124,7 +124,7 @@ def test_rewrite_visits_every_node_of_a_series_leaves_first() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rewrite_removes_duplicates_and_renames_nodes(name: str) -> None:
+def test_rewrite_can_remove_rename_or_duplicate_a_node(name: str) -> None:
     (full,) = (path for path in names(TREE) if path.rpartition(".")[2] == name)
 
     def into(*made: str) -> Callable[[str, Node], Node | list[Node]]:
