@@ -177,7 +177,7 @@ def test_height_and_width_of_a_spec(tmp_path: Path, transforms: Any, resize: Any
 def test_lengths_of_a_spec_are_checked(tmp_path: Path, key: str, value: Any) -> None:
     result = invoke("validate", spec(tmp_path, preprocess={**NETWORK["preprocess"], key: value}))
     assert (result.exit_code, "E0104" in result.stderr) == (3, True)
-    assert f"'{key}' must be an integer of at least 1 or [height, width], actual " in result.stderr
+    assert f"'{key}' must be an integer of at least 1 or [height, width], got " in result.stderr
 
 
 # --- decoding ---------------------------------------------------------------------------------------------------------
