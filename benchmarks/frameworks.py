@@ -1,8 +1,8 @@
-"""Check the promises about source files of several frameworks: their speed, and the time to make and to compile them.
+"""Check the promises about generated sources of several frameworks: their speed, and the time to build and to compile them.
 
-- forward of ResNet-50 in evaluation mode: our Flax file beside a Flax ResNet-50 that was written by hand (that of the tests),
-  both under jax.jit, with equal weights; our Keras file beside keras.applications' on the same backend; eager torch is shown;
-- the live model of a network of depth 1001 in each framework, in a process of its own;
+- forward of ResNet-50 in evaluation mode: our Flax source against the handwritten Flax ResNet-50 of the tests, both under
+  jax.jit, with equal weights; our Keras source against keras.applications on the same backend; eager torch is shown;
+- construction of the live model of a network of depth 1001 in each framework, in a separate process;
 - `build` to each target that writes source, for every network of the zoo;
 - tracing and compiling a training step of deep networks in Flax, block by block and in one scan per row (`--scan`).
 
@@ -36,7 +36,7 @@ FORWARD, KERAS, MODEL, BUILD, COMPILE = (
 #: Targets with the package that their live models need.
 LIVE = {"torch": "torch", "flax": "flax", "keras": "keras", "mlx": "mlx"}
 SOURCES = ("source", "flax", "keras", "mlx")
-#: The depth of rows and whether a scan runs them; a loop of depth 1001 takes longer than the limit.
+#: The depth of each row, and whether a scan runs it; compiling a loop of depth 1001 takes longer than the limit.
 COMPILED = ((12, False), (12, True), (36, False), (36, True), (111, False), (111, True))
 LIMIT = 900
 CLASSES, BATCH, SIDE = 1000, 1, 224
@@ -59,7 +59,7 @@ def compiled_name(depth: int, scan: bool) -> str:
 
 
 def weights() -> dict[str, Any]:
-    """Return drawn weights by the names of torchvision, which are those of the tree."""
+    """Return random weights of resnet50 by torchvision's names, which are also those of the tree."""
     import rescompile
 
     return {name: value.numpy() for name, value in rescompile.build("resnet50", "torch").module.state_dict().items()}
@@ -81,7 +81,7 @@ def torch_forward(state: Mapping[str, Any], x: Any) -> Callable[[], Any]:
 
 
 def flax_contenders(x: Any) -> dict[str, Callable[[], Any]]:
-    """Return ResNet-50 in Flax, ours and by hand, and in torch."""
+    """Return the forward passes of ResNet-50 in Flax, generated and handwritten, and in torch."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -107,8 +107,8 @@ def flax_contenders(x: Any) -> dict[str, Callable[[], Any]]:
 
 
 def keras_contenders(x: Any) -> dict[str, Callable[[], Any]]:
-    """Return ResNet-50 in Keras: ours and that of keras.applications, on the backend that Keras is set to. Their strides are in
-    other convolutions, so ours is the network of the zoo that has them where keras.applications has."""
+    """Return the forward passes of ResNet-50 in Keras, ours and that of keras.applications, on the current backend. Ours is
+    resnet50_v1, whose strides are in the same convolutions as in keras.applications."""
     import keras
     import numpy as np
 
@@ -146,11 +146,11 @@ def forward(name: str, rounds: int, side: int, clock: Clock) -> tuple[Times, lis
     return times, rows
 
 
-# --- processes of their own
+# --- child processes
 
 
 def child(*words: str) -> list[float]:
-    """Return the seconds that this file prints when it is run for one measurement, or the text of its failure."""
+    """Run one measurement in a child process and return the seconds that it prints. Raises RuntimeError if it fails."""
     done = subprocess.run(
         [sys.executable, __file__, "--child", *words],
         capture_output=True, text=True, check=False, timeout=LIMIT,
@@ -161,7 +161,7 @@ def child(*words: str) -> list[float]:
 
 
 def make_live(target: str) -> list[float]:
-    """Return the CPU seconds of making a live model of depth 1001, imports aside."""
+    """Return the CPU seconds of building a live model of depth 1001, without imports."""
     importlib.import_module(LIVE[target])
     if target == "flax":
         import jax
@@ -198,7 +198,7 @@ def compile_step(depth: str, scan: str) -> list[float]:
 
 
 def builds(target: str, clock: Clock) -> Times:
-    """Return the seconds of writing each network of the zoo, from its spec to the text of the file."""
+    """Return the seconds to build each network of the zoo, from its spec to the text of the file."""
     import rescompile
     from rescompile.diagnostics.errors import Unavailable
     from rescompile.lang import library

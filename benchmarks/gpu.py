@@ -38,7 +38,7 @@ from runtime import PEERS
 
 #: The runtimes of the parts, and their nearest CPU equivalents, with which `--quick` checks that everything runs.
 ORT, TORCH = "ort-cuda:graph:nhwc", "torch-cuda:compile=reduce-overhead:channels_last"
-#: What `verify` compares with float64: runtimes and precisions by the runtime that they need.
+#: The runtimes and precisions that `verify` compares with float64, by the runtime that they need.
 VERIFIED = {
     "ort-cuda": (f"ort-cuda,{ORT}", "fp32,tf32,fp16"),
     "torch-cuda": ("torch-cuda,torch-cuda:channels_last", "fp32,tf32,fp16,bf16"),
@@ -56,7 +56,7 @@ SWEEP = (
     "ort-cuda,ort-cuda:graph,ort-cuda:graph:nhwc,ort-cuda:graph:search=heuristic,ort-cuda:graph:nhwc:search=heuristic"
 )
 MODES = "torch-cuda:channels_last,torch-cuda:compile:channels_last,torch-cuda:compile=max-autotune:channels_last"
-#: Seconds that an interrupted part gets to end.
+#: Seconds after which an interrupted part is killed.
 GRACE = 20
 #: A part is not started with fewer seconds left.
 LEAST = 45
@@ -155,19 +155,19 @@ def on_cpu(part: Part) -> Part:
 def run(part: Part, seconds: float) -> dict[str, Any]:
     """Run a part for at most this many seconds; return how it ended and what it printed or wrote."""
     with tempfile.TemporaryDirectory() as folder:
-        path, said, told = (Path(folder) / name for name in ("result.json", "stdout", "stderr"))
+        path, stdout, stderr = (Path(folder) / name for name in ("result.json", "stdout", "stderr"))
         words = [sys.executable, "-m", "rescompile", *part.words, *(("-o", str(path)) if part.bench else ())]
         started = time.monotonic()
         # A background process ignores SIGINT, and its children would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with said.open("w") as out, told.open("w") as errors:
+        with stdout.open("w") as out, stderr.open("w") as errors:
             process = subprocess.Popen(words, stdout=out, stderr=errors, start_new_session=True)
             cut = not _ended(process, seconds)
-        output = _json(path if part.bench else said)
+        output = _json(path if part.bench else stdout)
         return {
             "command": ["rescompile", *part.words], "code": process.returncode, "cut": cut,
             "seconds": round(time.monotonic() - started, 1), "output": output,
-            "said": told.read_text(errors="replace").splitlines()[-20:],
+            "said": stderr.read_text(errors="replace").splitlines()[-20:],
         }  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
             process.wait(GRACE)
         return False
     finally:
-        with contextlib.suppress(ProcessLookupError):  # compilers that it started
+        with contextlib.suppress(ProcessLookupError):  # compilers that the process started
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return True
@@ -250,7 +250,7 @@ def ending(part: Mapping[str, Any]) -> str:
         if "bound" in each
     )
     said = [each["message"] for each in output.get("diagnostics", ())] + part["said"]
-    why = "" if part["code"] == 0 else f"; {said[0] if said else 'it said nothing'}"
+    why = "" if part["code"] == 0 else f"; {said[0] if said else 'no message'}"
     return f"{how} in {part['seconds']} s{figures}{why}"
 
 
@@ -295,14 +295,14 @@ def main() -> int:
     """Measure, print the table, write the JSON file, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write everything to FILE, and go on from what is there"
+        "--json", type=Path, metavar="FILE", help="write all results to FILE, and continue from those in it"
     )
-    parser.add_argument("--minutes", type=float, default=25.0, metavar="N", help="stop after so long (25)")
+    parser.add_argument("--minutes", type=float, default=25.0, metavar="N", help="time limit in minutes (25)")
     parser.add_argument(
         "--only", action="append", metavar="TEXT", help="only parts with TEXT in their name, and doctor"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="few rounds on small images; without a GPU on the processor"
+        "--quick", action="store_true", help="few rounds on small images; on the CPU if there is no GPU"
     )
     options = parser.parse_args()
     reason = here()

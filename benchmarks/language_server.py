@@ -1,9 +1,9 @@
-"""Time what the language server does after each keystroke: diagnostics and row hints, for every spec of the zoo.
+"""Time the work of the language server after each keystroke, diagnostics and row hints, for every spec of the zoo.
 
     python benchmarks/language_server.py [NAME ...]
 
-Prints the CPU time of each spec, the slowest first: the least of several checks of an edited text, in one process, as the server
-does it. None should be above LIMIT on a quiet machine; the exit code is 1 if one is.
+Prints the CPU time of each spec, slowest first: the minimum over several checks of an edited text in one process, as in
+the server. The exit code is 1 if one exceeds LIMIT seconds, which should not happen on an idle machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EDITS = 5
 
 
 def check(name: str) -> float:
-    """Return the least CPU time of one check, in seconds."""
+    """Return the minimum CPU time of one check in seconds."""
     path = library.zoo()[name]
     text, times = path.read_text("utf-8"), []
     for edit in range(EDITS):
@@ -34,11 +34,11 @@ def check(name: str) -> float:
 
 
 def main() -> int:
-    """Print the times of the named specs, or of all."""
-    found = {name: check(name) for name in sys.argv[1:] or library.zoo()}
-    for name, seconds in sorted(found.items(), key=lambda item: -item[1]):
+    """Print the times of the named specs, or of all specs, and return the exit code."""
+    seconds_by_name = {name: check(name) for name in sys.argv[1:] or library.zoo()}
+    for name, seconds in sorted(seconds_by_name.items(), key=lambda item: -item[1]):
         print(f"{seconds * 1000:7.1f} ms  {name}")
-    return int(max(found.values()) > LIMIT)
+    return int(max(seconds_by_name.values()) > LIMIT)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,9 @@ class Twins:
         with torch.no_grad():
             x = self.input(1)
             for peer in peers.values():
-                assert torch.allclose(ours(x), peer(x), atol=1e-4), f"{name}: the outputs differ, so times say nothing"
+                assert torch.allclose(ours(x), peer(x), atol=1e-4), (
+                    f"{name}: the outputs differ, so the times cannot be compared"
+                )
 
     def input(self, batch: int) -> torch.Tensor:
         import torch

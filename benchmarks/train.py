@@ -86,7 +86,7 @@ def images(batch: int) -> torch.Tensor:
 
 
 def stochastic_depth(rounds: int, batch: int, clock: Clock) -> tuple[Times, list[Row]]:
-    """Time training steps of all contenders in turn, and count the blocks that each computed."""
+    """Time interleaved training steps of all contenders, and count the blocks that each computed."""
     import torch
 
     modules = {name: network(*how) for name, how in CONTENDERS.items()}

@@ -1,9 +1,9 @@
-"""Train one network in PyTorch, Flax, Keras and MLX: the same draws, the same batches, plain SGD in float32.
+"""Train one network in PyTorch, Flax, Keras and MLX: the same initial weights, the same batches, plain SGD in float32.
 
-All are compared with PyTorch in float64, at each step by the loss, and after the last one by the logits of another batch in
-evaluation mode, which depend on all parameters and running statistics. Training amplifies rounding errors, so what float32
-explains is measured: the row `rounding` is the worst of PyTorch's own differences when the images change by one unit in the last
-place. A framework passes if it stays within three times that.
+All are compared with PyTorch in float64: by the loss at each step, and after the last step by the logits of another batch in
+evaluation mode, which depend on all parameters and running statistics. Training amplifies rounding errors, so the effect of
+rounding is measured too: the row `rounding` is the largest difference of PyTorch in float32 when the images change by one unit
+in the last place. A framework passes if its differences are at most three times as large.
 
     python benchmarks/training_steps.py [SPEC] [--steps 20] [--batch 8] [--rate 0.005]
 """
@@ -31,7 +31,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What every framework is given: images with channels first, labels, a batch for evaluation, and the learning rate."""
+    """The input of every framework: images with channels first, labels, a batch for evaluation, and the learning rate."""
 
     network: Network
     images: Array
@@ -40,44 +40,44 @@ class Task:
     rate: float
 
     def model(self, target: str, **options: Any) -> Any:
-        """The live model of a target with the weights of seed 0."""
+        """Return the live model of a target with the weights of seed 0."""
         return rescompile.build(self.network, target, dict(draw(self.network)), **options).module
 
     def nudged(self, seed: int) -> Task:
-        """The same with images that differ by one unit in the last place."""
+        """Return the task with each pixel changed by one unit in the last place, up or down at random."""
         signs = np.random.default_rng(seed).choice([-np.inf, np.inf], self.images.shape).astype(np.float32)
         return replace(self, images=np.nextafter(self.images, signs))
 
 
 @dataclass(frozen=True)
 class Run:
-    """The losses of the steps, and the logits after them."""
+    """The loss of each step, and the logits after the last one."""
 
     losses: list[float]
     logits: Array
 
 
 def by_torch(task: Task, double: bool = False) -> Run:
-    """PyTorch, in float32 or in float64."""
+    """Train in PyTorch, in float32 or in float64."""
     import torch
 
-    torch.set_num_threads(1)  # sums in one order
-    kind = torch.float64 if double else torch.float32
-    model = task.model("torch").to(kind).train()
+    torch.set_num_threads(1)  # fixes the order of sums
+    dtype = torch.float64 if double else torch.float32
+    model = task.model("torch").to(dtype).train()
     optimizer = torch.optim.SGD(model.parameters(), task.rate)
     losses = []
     for x, y in zip(task.images, task.labels, strict=True):
-        loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x).to(kind)), torch.from_numpy(y))
+        loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x).to(dtype)), torch.from_numpy(y))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     with torch.no_grad():
-        return Run(losses, model.eval()(torch.from_numpy(task.held_out).to(kind)).numpy())
+        return Run(losses, model.eval()(torch.from_numpy(task.held_out).to(dtype)).numpy())
 
 
 def by_flax(task: Task) -> Run:
-    """Flax NNX, one jitted step."""
+    """Train in Flax NNX with a jitted step."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
@@ -102,7 +102,7 @@ def by_flax(task: Task) -> Run:
 
 
 def by_keras(task: Task) -> Run:
-    """Keras on the backend that KERAS_BACKEND names, with its own optimizer and loss."""
+    """Train in Keras, on the backend of KERAS_BACKEND, with the optimizer and loss of Keras."""
     model = task.model("keras", running_variance="unbiased")
     import keras
 
@@ -116,7 +116,7 @@ def by_keras(task: Task) -> Run:
 
 
 def by_mlx(task: Task) -> Run:
-    """MLX on the CPU."""
+    """Train in MLX on the CPU."""
     import mlx.core as mx
     from mlx import nn, optimizers
 
@@ -134,14 +134,14 @@ def by_mlx(task: Task) -> Run:
 
 
 FRAMEWORKS: dict[str, Callable[[Task], Run]] = {"PyTorch": by_torch, "Flax": by_flax, "Keras": by_keras, "MLX": by_mlx}
-#: How often the images are changed to see what rounding explains, and how many times that a framework may be off.
+#: The number of changed copies of the images, and the allowed multiple of the differences that they cause.
 NUDGES, TIMES = 4, 3
 
 
 @dataclass(frozen=True)
 class Row:
-    """The last loss of a framework, and how far its losses and logits are from those of PyTorch in float64, relative to their
-    size."""
+    """The last loss of a framework, the largest relative difference of a loss from that of PyTorch in float64, and the root mean
+    square difference of the logits relative to their root mean square."""
 
     name: str
     loss: float
@@ -150,7 +150,7 @@ class Row:
 
 
 def rows(task: Task) -> Iterator[Row]:
-    """Yield what rounding explains, and then each framework."""
+    """Yield the row of rounding errors, and then one row for each framework."""
     exact = by_torch(task, double=True)
 
     def row(name: str, run: Run) -> Row:
@@ -165,7 +165,7 @@ def rows(task: Task) -> Iterator[Row]:
 
 
 def task(spec: str = "resnet20_cifar", steps: int = 20, batch: int = 8, rate: float = 0.005) -> Task:
-    """Batches of noise with random labels for a network of the zoo."""
+    """Return a task of random images and labels for a network of the zoo."""
     network = rescompile.elaborate(rescompile.load(spec))
     generator = np.random.default_rng(0)
     images = generator.standard_normal((steps, batch, *network.input)).astype(np.float32)
@@ -175,12 +175,12 @@ def task(spec: str = "resnet20_cifar", steps: int = 20, batch: int = 8, rate: fl
 
 
 def _last(x: Array) -> Array:
-    """A batch with channels last."""
+    """Return images with channels last."""
     return np.ascontiguousarray(np.moveaxis(x, -3, -1))
 
 
 def main() -> int:
-    """Print the table. Return 1 if a framework is off by more than rounding explains."""
+    """Print the table. Return 1 if a framework differs by more than TIMES the row of rounding errors, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spec", nargs="?", default="resnet20_cifar")
     parser.add_argument("--steps", type=int, default=20)
@@ -188,14 +188,12 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=0.005)
     print("| | last loss | losses | logits |")
     print("|---|---|---|---|")
-    found = []
+    results = []
     for row in rows(task(**vars(parser.parse_args()))):
-        found.append(row)
+        results.append(row)
         print(f"| {row.name} | {row.loss:.6f} | {row.losses:.1e} | {row.logits:.1e} |", flush=True)
-    explained, *frameworks = found
-    return int(
-        any(row.losses > TIMES * explained.losses or row.logits > TIMES * explained.logits for row in frameworks)
-    )
+    rounding, *frameworks = results
+    return int(any(row.losses > TIMES * rounding.losses or row.logits > TIMES * rounding.logits for row in frameworks))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def _lines() -> Iterator[str]:
 
 
 def _layers() -> list[str]:
-    """The layers that pyproject.toml declares, from the command line down."""
+    """Return the layers that pyproject.toml declares, the command line first."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = config["tool"]["importlinter"]["contracts"]
     return next(contract["layers"] for contract in contracts if contract["type"] == "layers")

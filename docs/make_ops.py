@@ -1,4 +1,4 @@
-"""Write the table of ops in docs/language.md from rescompile.ir.ops, so that the page cannot differ from the compiler.
+"""Write the table of ops in docs/language.md from rescompile.ir.ops.
 
 Run `python docs/make_ops.py` after a change to an op; tests/docs/test_docs.py fails until you do.
 """

@@ -1,6 +1,6 @@
-"""Write docs/pictures, the pictures that the README and the pages show, each by `rescompile draw`.
+"""Write the pictures of the README and the pages to docs/pictures, each with `rescompile draw`.
 
-Run `python docs/make_pictures.py` after a change to what pictures show; tests/docs/test_pictures.py fails until you do.
+Run `python docs/make_pictures.py` after a change to `rescompile draw` or a drawn spec; tests/docs/test_pictures.py fails until you do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, str] = {
 
 
 def drawn(command: str) -> str:
-    """What a command draws."""
+    """Return the SVG that a command prints."""
     return CliRunner().invoke(app, [*shlex.split(command), "-o", "-"], catch_exceptions=False).stdout
 
 

@@ -1,8 +1,8 @@
 """Prepare the pages of the documentation site in build/docs, write docs/llms.txt, and build the site strictly.
 
-Run `make site`. The pages in this folder are for GitHub: their links to source files lead out of the documentation, and some fences
-name the test that runs them. On the site such a link becomes plain text, and a fence has its language only. The README of the
-repository is the start of the site, and that of this folder its list of pages.
+Run `make site`. The pages in this folder are written for GitHub: some links point to source files outside the documentation, and
+the info strings of some fences name the test that runs them. On the site such a link becomes plain text, and a fence keeps only
+its language. The README of the repository is the start page of the site; that of this folder is the list of pages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-#: Where the site has a page that is in another place in the repository.
+#: The site's name of each page whose name differs in the repository.
 MOVED = {"README.md": "pages.md", "../README.md": "README.md"}
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^(```\w+) .*$", re.MULTILINE)
@@ -24,7 +24,7 @@ ENTRY = re.compile(r"^- \[([\w-]+\.md)\]\([\w-]+\.md\): (.*(?:\n  .*)*)", re.MUL
 
 
 def prepared(page: Path) -> str:
-    """Return the text of a page as the site has it."""
+    """Return the text of a page for the site."""
 
     def link(match: re.Match[str]) -> str:
         mark, text, target = match.groups()
@@ -48,7 +48,7 @@ def pages() -> dict[str, str]:
 
 
 def llms() -> str:
-    """Return llms.txt (llmstxt.org): what the project is, and its pages with one sentence each."""
+    """Return the text of llms.txt (llmstxt.org): a summary of the project, and its pages with one sentence each."""
     readme, index = (ROOT / "README.md").read_text("utf-8"), (DOCS / "README.md").read_text("utf-8")
     summary = ". ".join(" ".join(readme.split("\n\n")[1].split()).split(". ")[:2])
     lines = ["# rescompile", "", f"> {summary}.", ""]

@@ -36,8 +36,8 @@ The following networks are not included, because no source that we found defines
 | Highway C for CIFAR-10, 32 layers (Srivastava et al. 2015) | the widths of its layers (alternating 3x3 and 1x1 convolutions) |
 """
 
-#: Networks that are published under names of their own, and differ from a network of the zoo by what trained them: the name, the
-#: network, its settings, and the training.
+#: Networks published under another name that differ from a network of the zoo only by training: the published name, the network,
+#: its settings, and the training.
 TRAINED: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     (
         "ResNet strikes back, A1 and A2 (Wightman et al. 2021)",
@@ -101,7 +101,7 @@ def page() -> str:
 
 
 def _trained() -> Iterator[str]:
-    """The networks that differ by training alone. Raises SpecError where a setting does not fit."""
+    """Yield the section of the networks that differ only by training. Raises SpecError if a setting does not fit."""
     yield from (
         "## Networks that differ by training",
         "",

@@ -1,5 +1,5 @@
-"""Write the indices of the zoo: rescompile/weights/zoo_index.json, by which weights find the network that they fit, and
-rescompile/explain/zoo_ops.json, by which `explain` finds the closest network.
+"""Write the indices of the zoo: rescompile/weights/zoo_index.json, in which the network that fits given weights is looked up,
+and rescompile/explain/zoo_ops.json, in which `explain` looks up the closest network.
 
 Run `python docs/make_zoo_index.py` after a change to the zoo; tests/zoo/test_zoo.py fails until you do.
 """

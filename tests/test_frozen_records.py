@@ -20,11 +20,11 @@ SOURCE = Path(__file__).parents[1]
 
 
 def family(record: Any) -> tuple[Any, ...]:
-    """Return classes with each kind of field and method, made by a decorator."""
+    """Return classes with every kind of field and method, decorated with `record`."""
 
     @record
     class Point:
-        """Each kind of field."""
+        """A class with every kind of field."""
 
         x: int
         y: int = 2
@@ -34,7 +34,7 @@ def family(record: Any) -> tuple[Any, ...]:
 
     @record(slots=False)
     class Loose(Point):
-        """One more field, and a condition."""
+        """A subclass with one more field and a check."""
 
         z: int = 3
 
@@ -44,13 +44,13 @@ def family(record: Any) -> tuple[Any, ...]:
 
     @record(eq=False)
     class Same:
-        """Equal to itself only."""
+        """A class compared by identity."""
 
         x: int = 1
 
     @record
     class Written:
-        """Methods of its own."""
+        """A class that defines its own methods."""
 
         x: int
 
@@ -65,7 +65,7 @@ def family(record: Any) -> tuple[Any, ...]:
 
     @record
     class Empty:
-        """No fields."""
+        """A class without fields."""
 
     return Point, Loose, Same, Written, Empty
 
@@ -99,30 +99,30 @@ def outcome(function: Callable[[], object]) -> object:
 USES: tuple[Callable[[Any], object], ...] = (
     repr,
     asdict,
-    lambda made: hash(made) if type(made).__hash__ is not object.__hash__ else None,
-    lambda made: hash(replace(made, tags=())),
-    lambda made: made == replace(made),
-    lambda made: made == replace(made, note="other"),
-    lambda made: made == replace(made, y=9),
-    lambda made: made != 1,
-    lambda made: [setattr(made, name, 1) for name in made.__match_args__],
-    lambda made: [delattr(made, name) for name in made.__match_args__],
-    lambda made: hasattr(made, "__dict__"),
+    lambda instance: hash(instance) if type(instance).__hash__ is not object.__hash__ else None,
+    lambda instance: hash(replace(instance, tags=())),
+    lambda instance: instance == replace(instance),
+    lambda instance: instance == replace(instance, note="other"),
+    lambda instance: instance == replace(instance, y=9),
+    lambda instance: instance != 1,
+    lambda instance: [setattr(instance, name, 1) for name in instance.__match_args__],
+    lambda instance: [delattr(instance, name) for name in instance.__match_args__],
+    lambda instance: hasattr(instance, "__dict__"),
 )
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_a_record_does_what_a_frozen_dataclass_does(ours: Any, theirs: Any) -> None:
-    """Both make the same instances from the same arguments, with the same texts, hashes, differences and errors."""
+    """Instances of a record have the same representations, hashes, comparisons and errors as those of a frozen dataclass."""
     assert ours.__match_args__ == theirs.__match_args__
     assert inspect.get_annotations(ours.__init__) == inspect.get_annotations(theirs.__init__)
     for given in ARGUMENTS:
-        made, expected = outcome(partial(ours, *given)), outcome(partial(theirs, *given))
+        instance, expected = outcome(partial(ours, *given)), outcome(partial(theirs, *given))
         if isinstance(expected, tuple):
-            assert made == expected
+            assert instance == expected
             continue
         for use in USES:
-            assert outcome(partial(use, made)) == outcome(partial(use, expected)), use
+            assert outcome(partial(use, instance)) == outcome(partial(use, expected)), use
 
 
 @record
@@ -140,12 +140,12 @@ class PickledLoose(Pickled):
     z: int = 3
 
 
-@pytest.mark.parametrize("made", [Pickled(1, "n"), PickledLoose(1, "n", 4)])
-def test_records_are_copied_and_pickled(made: Any) -> None:
-    """Copies are equal in all fields, also in those that do not compare, and immutable."""
-    for copied in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
-        assert type(copied) is type(made)
-        assert asdict(copied) == asdict(made)
+@pytest.mark.parametrize("instance", [Pickled(1, "n"), PickledLoose(1, "n", 4)])
+def test_records_are_copied_and_pickled(instance: Any) -> None:
+    """Copies are immutable and equal in all fields, including those that are not compared."""
+    for copied in (copy.copy(instance), copy.deepcopy(instance), pickle.loads(pickle.dumps(instance))):
+        assert type(copied) is type(instance)
+        assert asdict(copied) == asdict(instance)
         with pytest.raises(FrozenInstanceError, match="cannot assign to field 'x'"):
             copied.x = 2
 
@@ -156,7 +156,7 @@ def test_default_factories_are_called_for_each_instance() -> None:
 
 
 def test_methods_are_compiled_when_they_are_first_used() -> None:
-    """A class that is only defined has compiled nothing; an instance needs `__init__` alone."""
+    """No method is compiled when a class is defined, and only `__init__` when an instance is created."""
 
     @record
     class Fresh:
@@ -164,15 +164,15 @@ def test_methods_are_compiled_when_they_are_first_used() -> None:
 
     compiled = {"__init__", "__eq__", "__hash__"}
     assert not any(inspect.isfunction(vars(Fresh)[name]) for name in compiled)
-    made = Fresh(1)
+    instance = Fresh(1)
     assert {name for name in compiled if inspect.isfunction(vars(Fresh)[name])} == {"__init__"}
-    assert made == Fresh(1)
-    assert hash(made) == hash(Fresh(1))
+    assert instance == Fresh(1)
+    assert hash(instance) == hash(Fresh(1))
     assert all(inspect.isfunction(vars(Fresh)[name]) for name in compiled)
 
 
 def test_all_frozen_dataclasses_are_records() -> None:
-    """A frozen dataclass of the standard library costs every command the compilation of six functions."""
+    """No class is a frozen dataclass of the standard library, which compiles six functions at import."""
     eager = [
         f"{path.relative_to(SOURCE)}:{node.lineno}"
         for folder in ("rescompile", "backends")

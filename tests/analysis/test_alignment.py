@@ -1,4 +1,4 @@
-"""The alignment of sequences is held to all alignments there are."""
+"""The alignment of two sequences has the minimum cost, by exhaustive search."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def alone(one: int) -> float:
     return 1 + one % 3
 
 
-def least(first: tuple[int, ...], second: tuple[int, ...]) -> float:
-    """The least cost by trying every alignment."""
+def minimum_cost(first: tuple[int, ...], second: tuple[int, ...]) -> float:
+    """Return the minimum cost over all alignments."""
 
     @cache
     def cost(i: int, j: int) -> float:
@@ -37,12 +37,12 @@ def least(first: tuple[int, ...], second: tuple[int, ...]) -> float:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_cost_is_the_least(seed: int) -> None:
-    """And the pairs are in order, contain every element once, and cost as much."""
+def test_the_cost_is_minimal(seed: int) -> None:
+    """The cost is the minimum, and the pairs are in order, contain every element once, and add up to it."""
     rng = random.Random(seed)
     first, second = (tuple(rng.choices(range(6), k=rng.randrange(7))) for _ in range(2))
     cost, pairs = align(first, second, distance, alone)
-    assert cost == least(first, second)
+    assert cost == minimum_cost(first, second)
     assert [i for i, _ in pairs if i is not None] == list(range(len(first)))
     assert [j for _, j in pairs if j is not None] == list(range(len(second)))
     total = 0.0
@@ -55,7 +55,7 @@ def test_the_cost_is_the_least(seed: int) -> None:
 
 
 def test_of_equal_elements_the_first_are_paired() -> None:
-    """So a row that becomes longer keeps its blocks under their numbers."""
+    """Of equal elements the first are paired, so that the blocks of a row keep their indices if the row becomes longer."""
     assert align("abb", "cbbb", distance_of_letters, lambda _: 1)[1] == [
         (0, None),
         (None, 0),

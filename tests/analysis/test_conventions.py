@@ -1,4 +1,4 @@
-"""Multiply-adds by convention, held to what the tools themselves print for torchvision's networks (tests/facts/counters.yaml)."""
+"""Multiply-adds by convention equal the figures of the tools themselves for torchvision's networks (tests/facts/counters.yaml)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from rescompile.lang.yaml_reader import read
 
 @cache
 def facts() -> dict[str, Any]:
-    """The file of figures."""
+    """Return the figures of the tools."""
     return yaml.safe_load((Path(__file__).parents[1] / "facts" / "counters.yaml").read_text(encoding="utf-8"))
 
 
 def figures(network: Network) -> dict[str, int]:
-    """The figure of each convention."""
+    """Return the total of each convention by name."""
     return {each.convention.name: each.total for each in counts(network)}
 
 
 TOOLS = ("fvcore", "thop", "ptflops", "ptflops-aten", "torch")
-#: Networks that call functions where others have modules, with the tools that see the difference: a function counts nothing in thop,
-#: and once in ptflops; `x.mean([2, 3])` is not a pool for anyone.
+#: Networks that call functions instead of modules, with the tools whose figures differ for that reason: thop does not count
+#: functions, ptflops counts them once, and no tool counts `x.mean([2, 3])` as a pool.
 FUNCTIONS = {
     "densenet121": ("thop", "ptflops"), "densenet161": ("thop", "ptflops"), "googlenet": ("ptflops",), "inception_v3": ("thop", "ptflops"),
     "mobilenetv2_100": ("thop", "ptflops"), "mnasnet_100": ("fvcore", "thop", "ptflops"),
@@ -40,8 +40,8 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("row", facts()["networks"], ids=lambda row: row["id"])
-def test_networks(row: dict[str, Any]) -> None:
-    """Every tool's figure to the last unit, and torchvision's published one to its last digit."""
+def test_totals_equal_the_figures_of_the_tools(row: dict[str, Any]) -> None:
+    """The total equals every tool's figure exactly, and torchvision's published figure to its last digit."""
     found = figures(elaborate(load(row["id"])))
     assert round(found["torchvision"] / 1e9, 3) == row["published"]
     seen = [tool for tool in TOOLS if tool not in FUNCTIONS.get(row["id"], ())]
@@ -51,7 +51,7 @@ def test_networks(row: dict[str, Any]) -> None:
 
 
 def test_every_kind_of_op() -> None:
-    """A network of modules that torchvision's networks do not have: other norms and activations, transposed convolutions, upsampling."""
+    """Totals also agree for ops that torchvision's networks lack: other norms, activations, transposed convolutions, upsampling."""
     small = facts()["small"]
     spec = {"rescompile": 1, "name": "small", "input": small["input"], "network": small["network"]}
     network = elaborate(from_document(read(Source("small", yaml.safe_dump(spec)))))
@@ -61,8 +61,8 @@ def test_every_kind_of_op() -> None:
     assert parts == set(GROUPS)
 
 
-def test_the_basis_is_the_cost() -> None:
-    """The first convention is that of `show` and `list`."""
+def test_the_first_convention_is_that_of_the_cost() -> None:
+    """The first convention counts as `show` and `list` do."""
     network = elaborate(load("resnet50"))
     assert CONVENTIONS[0].name == "rescompile"
     assert figures(network)["rescompile"] == cost(network).macs == figures(network)["torch"] / 2

@@ -1,4 +1,4 @@
-"""Memory of activations, held to the liveness of values in the ONNX graph, which another room writes and onnx measures."""
+"""The memory of activations equals that of the live values of the ONNX graph, whose shapes are inferred by onnx."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ network:
 
 
 def by_graph(network: Network) -> dict[str, int]:
-    """The bytes alive while each node of the graph runs, by the name of the node."""
+    """Return the bytes that are alive while each node of the graph runs, by the name of the node."""
     model = onnx.load_from_string(build(network, "onnx", structure_only=True, batch=1).to_bytes())
     graph = onnx.shape_inference.infer_shapes(model).graph
     known = [*graph.input, *graph.value_info, *graph.output]
@@ -48,23 +48,23 @@ def by_graph(network: Network) -> dict[str, int]:
     }
 
 
-def compared(network: Network) -> list[tuple[str, Any, Any]]:
-    """The moments that the graph has under the same name, but that of its last node, which writes the output."""
+def pairs_of_live_bytes(network: Network) -> list[tuple[str, Any, Any]]:
+    """Return the name, our bytes and the graph's bytes of each op that is a node of the graph under the same name."""
     graph = by_graph(network)
     return [(each.name, each.live, graph[each.name]) for each in memory(network) if each.name in graph]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks(name: str) -> None:
-    """Every op of the tree that is a node of the graph, which is most of them."""
+def test_live_bytes_equal_those_of_the_graph(name: str) -> None:
+    """The live bytes of every op that is a node of the graph are equal, and more than 80% of the ops are."""
     network = elaborate(load(name))
-    found = compared(network)
+    found = pairs_of_live_bytes(network)
     assert len(found) > 0.8 * len(memory(network))
     assert [(name, ours) for name, ours, _ in found] == [(name, theirs) for name, _, theirs in found]
 
 
 def test_kept_values_and_outputs(tmp_path: Path) -> None:
-    """A kept value lives until it is used, an output to the end."""
+    """A kept value is alive until its last use, and an output until the end."""
     path = tmp_path / "kept.yaml"
     path.write_text(SPEC)
     live = {each.name: each.live for each in memory(elaborate(load(path)))}
@@ -76,7 +76,7 @@ def test_kept_values_and_outputs(tmp_path: Path) -> None:
 
 
 def test_a_network_that_computes_nothing(tmp_path: Path) -> None:
-    """It has no moment."""
+    """A network that computes nothing has no live values, but still an output."""
     path = tmp_path / "empty.yaml"
     path.write_text("rescompile: 1\nname: empty\ninput: [3, 8, 8]\nnetwork: [identity, flatten]\n")
     network = elaborate(load(path))

@@ -1,4 +1,4 @@
-"""The paths of a network: counted by folding the tree, against enumeration, closed forms and the paper's figures."""
+"""The counted paths of a network equal those of enumeration, closed forms and the paper's figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def network_of(name: str, *settings: str) -> Network:
 
 
 def written(tmp_path: Path, rows: Sequence[Any], **more: Any) -> Network:
-    """The network of a few rows."""
+    """Write a spec with these rows and return its network."""
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({"rescompile": 1, "name": "small", "input": [4, 8, 8], "network": rows, **more}))
     return network_of(str(path))
@@ -56,7 +56,7 @@ def invoke(*arguments: str | Path) -> Result:
 
 
 def walks(node: Node) -> Iterator[tuple[str, ...]]:
-    """Every path through a node, one after the other, as the things that it passes: `layer`, `branch`."""
+    """Yield every path through a node, as the sequence of layers and branches that it passes."""
     match node:
         case Op():
             yield ("layer",) if isinstance(node.kind, Conv | Linear) else ()
@@ -72,7 +72,7 @@ def walks(node: Node) -> Iterator[tuple[str, ...]]:
 
 
 def choices(node: Parallel) -> list[tuple[Series, bool]]:
-    """The branches that a path can take through a merge, and whether each is a branch in the sense of the lengths."""
+    """Return the branches that a path can take through a merge, and whether each adds to the length in branches."""
     if node.residual:  # branch, perhaps a gate, shortcut
         return [(node.branches[0], True), (node.branches[-1], False)]
     if node.merge == "concat":
@@ -87,7 +87,7 @@ def choices(node: Parallel) -> list[tuple[Series, bool]]:
 
 
 def inside(node: Node) -> Iterator[Node]:
-    """A node and those in it, without side branches."""
+    """Yield a node and its descendants, without side branches."""
     yield node
     for child in children(node):
         if not isinstance(child, Side):
@@ -95,7 +95,7 @@ def inside(node: Node) -> Iterator[Node]:
 
 
 def ends_in_sigmoid(branch: Series) -> bool:
-    """Whether the last thing that a branch does is a sigmoid; what comes out of a merge in it is none."""
+    """Return whether the last op of a branch is a sigmoid outside of any merge in it."""
     ends = [node for node in inside(branch) if isinstance(node, Op) and node.kind.word not in ("identity", "dropout")]
     merged = {id(node) for merge in inside(branch) if isinstance(merge, Parallel) for node in inside(merge)}
     return bool(ends) and id(ends[-1]) not in merged and getattr(ends[-1].kind, "kind", None) == "sigmoid"
@@ -103,7 +103,7 @@ def ends_in_sigmoid(branch: Series) -> bool:
 
 @pytest.mark.slow
 def test_random_networks_by_enumeration(tmp_path: Path) -> None:
-    """Each path of small random networks is walked on its own, and the polynomial counts just those."""
+    """The polynomials of small random networks count exactly the enumerated paths."""
     merges: Counter[str] = Counter()
     enumerated = 0
     for seed in SEEDS:
@@ -127,11 +127,11 @@ def test_random_networks_by_enumeration(tmp_path: Path) -> None:
     assert set(merges) == {"residual", "add", "concat", "mul", "gate"}, "every merge was met"
 
 
-# --- what is known ----------------------------------------------------------------------------------------------------
+# --- known results ----------------------------------------------------------------------------------------------------
 
 
 def binomial(count: int, step: int = 1, start: int = 0) -> tuple[int, ...]:
-    """The coefficients of x^start (1 + x^step)^count."""
+    """Return the coefficients of x^start (1 + x^step)^count."""
     found = [0] * (start + step * count + 1)
     for chosen in range(count + 1):
         found[start + step * chosen] = math.comb(count, chosen)
@@ -139,7 +139,7 @@ def binomial(count: int, step: int = 1, start: int = 0) -> tuple[int, ...]:
 
 
 def times(*polynomials: Sequence[int]) -> tuple[int, ...]:
-    """A product of polynomials by their coefficients."""
+    """Return the coefficients of a product of polynomials."""
     product = [1]
     for factor in polynomials:
         longer = [0] * (len(product) + len(factor) - 1)
@@ -169,7 +169,7 @@ def test_the_paper() -> None:
         ("densenet121", binomial(58), binomial(58, 2, start=5)),
         # nine modules of one, two, two and one convolution; three in the stem, one classifier
         ("googlenet", (*[0] * 9, 4**9), times([0, 0, 0, 0, 1], *[[0, 2, 2]] * 9)),
-        # the gates of a highway network are no paths
+        # the gates of a highway network are not paths
         ("highway_mnist_fc_10", binomial(9), binomial(9, 1, start=2)),
         ("he2016_shortcut_shortcut_gate_b6", binomial(54), binomial(54, 2, start=2)),
         ("he2016_shortcut_exclusive_gate_b6", binomial(54), binomial(54, 2, start=2)),
@@ -179,20 +179,20 @@ def test_the_paper() -> None:
     ],
 )
 def test_closed_forms(name: str, blocks: tuple[int, ...], layers: tuple[int, ...]) -> None:
-    """Networks whose polynomial can be written down."""
+    """The polynomials equal closed forms where these are known."""
     network = network_of(name)
     assert paths(network).counts == blocks
     assert paths(network, "layers").counts == layers
 
 
 def test_ranges_of_res2net() -> None:
-    """By hand: the ways through the four ranges of each unit, and its shortcut. In a first unit each range is a path of its own;
-    in the others y_1, y_2 and y_3 have 1, 2 and 3 ways."""
+    """The paths of Res2Net go through one of the four ranges of each unit, or its shortcut: in a first unit each range is one path;
+    in the others y_1, y_2 and y_3 have 1, 2 and 3 paths."""
     assert paths(network_of("res2net50_26w_4s")).total == (1 + 4) ** 4 * (1 + 1 + 2 + 3 + 1) ** 12
 
 
-def test_what_only_weighs_is_no_path(tmp_path: Path) -> None:
-    """Squeeze-and-excite multiplies by a 1x1 factor, a gated shortcut by a sigmoid map: one path each, through the value."""
+def test_a_factor_that_only_scales_is_not_a_path(tmp_path: Path) -> None:
+    """A 1x1 factor (squeeze-and-excitation) and a sigmoid map (a gated shortcut) add no path; a product of two values has two."""
     squeeze = [[], ["global_avgpool", {"conv": {"channels": 4, "kernel": 1}}, "sigmoid"]]
     gate = [[], [{"conv": {"channels": 4, "kernel": 1}}, {"scale": -1}, "sigmoid"]]
     factor = [[], ["global_avgpool", {"conv": {"channels": 4, "kernel": 1}}]]  # unbounded, and yet no path
@@ -204,7 +204,7 @@ def test_what_only_weighs_is_no_path(tmp_path: Path) -> None:
 
 
 def test_a_sum_without_shortcut_has_no_length(tmp_path: Path) -> None:
-    """The 32 paths of a ResNeXt block stand side by side; the residual branch around them counts once."""
+    """The 32 parallel paths of a ResNeXt block have no length in branches; the residual branch around them counts once."""
     conv = {"conv": {"channels": 4, "kernel": 3}}
     rows = [{"residual": {"branch": {"parallel": {"merge": "add", "copies": 32, "branch": conv}}}}]
     network = written(tmp_path, rows)
@@ -214,7 +214,7 @@ def test_a_sum_without_shortcut_has_no_length(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", library.zoo())
 @pytest.mark.slow
 def test_every_network_of_the_zoo(name: str) -> None:
-    """Both units see the same paths, none longer than the network has layers to offer."""
+    """Both units count equally many paths; none is longer than the number of layers, and n shortcuts give a binomial."""
     network = network_of(name)
     blocks, layers = paths(network), paths(network, "layers")
     assert blocks.total == layers.total >= 1
@@ -229,7 +229,7 @@ def test_every_network_of_the_zoo(name: str) -> None:
 
 
 def test_lesions_halve_the_paths() -> None:
-    """Veit et al. 2016, figure 2: without one block, half of the paths are left."""
+    """Dropping a block halves the number of paths, and swapping two keeps it (Veit et al. 2016, figure 2)."""
     network = network_of("resnet20_cifar")
     dropped, _ = apply(network, None, {"drop": "layer1.1,layer3.0"})
     swapped, _ = apply(network, None, {"swap": "layer1.1,layer1.2"})
@@ -242,7 +242,7 @@ def test_lesions_halve_the_paths() -> None:
 
 
 def test_intervals() -> None:
-    """Any interval, also one that is partly or wholly outside."""
+    """Intervals of lengths may lie partly or entirely outside the distribution."""
     found = paths(network_of("resnet20_cifar"))  # nine blocks
     assert found.within(0, 9) == found.within(0, 10**9) == found.total == 512
     assert found.within(3, 3) == 84
@@ -256,7 +256,7 @@ def test_intervals() -> None:
 
 
 def test_survival_is_the_mean_over_all_draws() -> None:
-    """Every draw of a small network is made: its paths are those of the network without the blocks that it drops."""
+    """The expected paths are the mean over all draws of a small network, each without the blocks that it drops."""
     network = network_of("stochastic_depth_110", "parameters.n=1")
     survivals = {path: node.survival for path, node in walk(network.root) if isinstance(node, Parallel)}
     assert len(survivals) == 3
@@ -278,7 +278,7 @@ def test_survival_is_the_mean_over_all_draws() -> None:
 
 
 def test_survival_of_the_paper() -> None:
-    """Huang et al. 2016, section 3: 54 blocks with linear decay to 0.5 leave (3 * 54 - 1) / 4 = 40.25 on average."""
+    """With linear decay to 0.5, (3 * 54 - 1) / 4 = 40.25 of 54 blocks survive on average (Huang et al. 2016, section 3)."""
     found = surviving(network_of("stochastic_depth_110"))
     assert found is not None
     assert found.branches == pytest.approx(40.25)
@@ -288,8 +288,8 @@ def test_survival_of_the_paper() -> None:
     assert surviving(network_of("resnet110_cifar")) is None
 
 
-def test_survival_overflows_no_float() -> None:
-    """The expected paths of 2000 blocks are no float; their logarithm is."""
+def test_survival_does_not_overflow() -> None:
+    """The expected number of paths of 2001 blocks exceeds the largest float, but its logarithm does not."""
     found = surviving(network_of("stochastic_depth_1202", "parameters.n=667"))
     assert found is not None
     assert found.log2_total > 1024
@@ -300,7 +300,7 @@ def test_survival_overflows_no_float() -> None:
 
 
 def test_text() -> None:
-    """The figures that people ask for, in words."""
+    """The printed text contains the number of paths, the share of an interval, and the histogram."""
     lines = invoke("paths", "resnet110_cifar", "--interval", "19:35").stdout.splitlines()
     assert lines[0] == "resnet110_cifar: 18,014,398,509,481,984 paths = 2^54"
     assert lines[2] == "98.02% have length 19 to 35"
@@ -308,7 +308,7 @@ def test_text() -> None:
 
 
 def test_json() -> None:
-    """Exact numbers come as text, and all of them."""
+    """JSON contains all counts as exact decimal strings."""
     data = json.loads(invoke("paths", "stochastic_depth_1202", "--interval", "280:320", "--json").stdout)
     assert [int(count) for count in data["distribution"]] == list(binomial(600))
     assert int(data["paths"]) == 2**600
@@ -319,7 +319,7 @@ def test_json() -> None:
 
 @pytest.mark.slow
 def test_json_of_very_many_paths(tmp_path: Path) -> None:
-    """More digits than Python turns into text unless asked."""
+    """Counts with more digits than Python converts by default are printed too."""
     fork = {"description": "", "body": [{"parallel": {"merge": "add", "copies": 4, "branch": "relu"}}]}
     written(tmp_path, [{"forks": {"block": "fork", "depth": 7200}}], blocks={"fork": fork})
     result = invoke("paths", tmp_path / "small.yaml", "--json")
@@ -335,7 +335,7 @@ def test_wrong_intervals(interval: str) -> None:
 
 
 def test_passes_and_settings() -> None:
-    """Paths of the network as it is after them."""
+    """Settings and passes apply before the paths are counted."""
     data = json.loads(
         invoke("paths", "resnet110_cifar", "--set", "parameters.n=2", "--drop", "layer1.1", "--json").stdout
     )
@@ -344,7 +344,7 @@ def test_passes_and_settings() -> None:
 
 
 def test_speed() -> None:
-    """ResNet-1202 in less than a second of processor time, start of the program included."""
+    """Counting the paths of ResNet-1202 takes less than a second of CPU time, start-up included."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, "-m", "rescompile", "paths", "resnet1202_cifar"],
@@ -361,7 +361,7 @@ def test_speed() -> None:
 
 @pytest.mark.parametrize("name", ["figure.svg", "figure.png"])
 def test_plot(name: str, tmp_path: Path) -> None:
-    """A figure that opens, is the same each time, and is ours to overwrite while it names its generator."""
+    """The figure is valid and deterministic, and it is overwritten without `--force` only while it names its generator."""
     image = pytest.importorskip("matplotlib.image", reason="figures need the extra 'plot'")
     path = tmp_path / name
     arguments = ("paths", "stochastic_depth_110", "--interval", "19:35", "--plot", path)
@@ -410,14 +410,14 @@ def test_a_notebook_shows_the_histogram_and_the_table(drawn: bool, monkeypatch: 
     assert html.count("<tr>") > 20
 
 
-def test_a_notebook_shows_that_there_is_no_path(tmp_path: Path) -> None:
-    """A network without a path has no histogram."""
+def test_a_notebook_shows_no_histogram_without_paths(tmp_path: Path) -> None:
+    """A network without paths is displayed as a line of text."""
     network = written(tmp_path, [{"scale": 0}])
     assert paths(network)._repr_html_() == "<p>0 paths</p>"
 
 
-def test_plot_over_a_foreign_file(tmp_path: Path) -> None:
-    """Somebody's picture stays, and nothing is drawn before that is known."""
+def test_a_plot_does_not_overwrite_a_foreign_file(tmp_path: Path) -> None:
+    """An existing file of another origin is kept, and nothing is printed."""
     path = tmp_path / "mine.svg"
     path.write_text("<svg/>")
     result = invoke("paths", "resnet20_cifar", "--plot", path)
@@ -427,7 +427,7 @@ def test_plot_over_a_foreign_file(tmp_path: Path) -> None:
     assert not result.stdout
 
 
-def test_plot_of_another_kind(tmp_path: Path) -> None:
+def test_an_unknown_plot_format_is_refused(tmp_path: Path) -> None:
     result = invoke("paths", "resnet20_cifar", "--plot", tmp_path / "figure.pdf")
     assert result.exit_code == 2
     assert "error[E0802]" in result.stderr
@@ -435,7 +435,7 @@ def test_plot_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line says what to install."""
+    """Without matplotlib, the error names the package to install."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = invoke("paths", "resnet20_cifar", "--plot", tmp_path / "figure.svg")
     assert result.exit_code == 4
@@ -458,7 +458,7 @@ def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_nothing_flows_through_zero(steps: str, counts: tuple[int, ...], tmp_path: Path) -> None:
-    """A path that is multiplied by 0 is none, with dropped branches too."""
+    """A path that is multiplied by 0 is not counted, also where branches are dropped in training."""
     path = tmp_path / "net.yaml"
     survival = "survival: {schedule: uniform, last: 0.5, unit: batch, rescale: test}\n" if "residual" in steps else ""
     path.write_text(f"rescompile: 1\nname: net\ninput: [8, 8, 8]\n{survival}network: {steps}\n", encoding="utf-8")

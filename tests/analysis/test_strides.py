@@ -1,4 +1,4 @@
-"""Strides of maps come from windows, not from sizes that a border or an odd input changes."""
+"""Strides of feature maps are computed from the ops, not from map sizes, which depend on padding and odd inputs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ STEPS = """
 
 @pytest.mark.parametrize("side", [32, 33, 47])
 def test_strides_do_not_depend_on_the_size(side: int, tmp_path: Path) -> None:
-    """c1 has stride 2, whatever 47 by 23 is; upsampling divides; an adaptive pool has none."""
+    """The strides are the same for all input sizes: upsampling divides them, and behind an adaptive pool there is none."""
     path = tmp_path / "net.yaml"
     head = f"rescompile: 1\nname: net\ninput: [3, {side}, {side}]\nfeatures: [c1, p, u, gate]\nnetwork:"
     path.write_text(head + STEPS.replace("\n", "\n  "), encoding="utf-8")
-    found = {name: facts["stride"] for name, facts in features(rescompile.elaborate(rescompile.load(path))).items()}
-    assert found == {"logits": None, "c1": 2, "gate": None, "p": [2, 4], "u": [0.5, 4]}
+    strides = {name: facts["stride"] for name, facts in features(rescompile.elaborate(rescompile.load(path))).items()}
+    assert strides == {"logits": None, "c1": 2, "gate": None, "p": [2, 4], "u": [0.5, 4]}

@@ -1,4 +1,4 @@
-"""The words of the printed tree: an argument that differs among copies, and the layers on the path of a block."""
+"""The text of the printed tree: arguments that differ between copies, and the layers on the path of a block."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SQUEEZE = """
 
 
 def network(block: str, row: str, folder: Path) -> Network:
-    """A network of one row."""
+    """Return a network of one row."""
     path = folder / "net.yaml"
     path.write_text(
         f"rescompile: 1\nname: net\ninput: [8, 32, 32]\nblocks:{block}network: [a: {{block: unit, {row}}}]\n"
@@ -44,7 +44,7 @@ def network(block: str, row: str, folder: Path) -> Network:
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("row", "text"),
     [
         ("depth: 3, width: 16, stride: 2", "3 x unit(width=16, stride=2)"),
         ("depth: 3, width: 16 + 8 * index", "3 x unit(width={each: [16, 24, 32]})"),
@@ -53,12 +53,12 @@ def network(block: str, row: str, folder: Path) -> Network:
         ("depth: 2, width: 16, dilation: 1", "2 x unit(width=16)"),
     ],
 )
-def test_arguments_of_copies(row: str, words: str, tmp_path: Path) -> None:
-    """Every value of an argument is there, not that of the first copy for all."""
-    assert describe(network(UNIT, row, tmp_path).root.children[0]) == words
+def test_arguments_of_copies(row: str, text: str, tmp_path: Path) -> None:
+    """An argument that differs between copies is shown with its values, shortened in the middle."""
+    assert describe(network(UNIT, row, tmp_path).root.children[0]) == text
 
 
 def test_squeeze_and_excitation_is_beside_the_path(tmp_path: Path) -> None:
-    """Its layers scale a value; they are none of the layers one after the other."""
+    """The layers of squeeze-and-excitation are not among those on the path of a block."""
     (stage,) = structure(network(SQUEEZE, "depth: 2", tmp_path)).stages
     assert kind_of(stage.units[0]) == "3x3-1x1"

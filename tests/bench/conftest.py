@@ -1,4 +1,4 @@
-"""What the tests of measurements share."""
+"""Fixtures for tests that measure time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _other_tests_are_no_garbage() -> Iterator[None]:
-    """Each measurement collects garbage first, which would visit all that the other tests have left in memory."""
+def _freeze_garbage_of_other_tests() -> Iterator[None]:
+    """Exclude the objects of earlier tests from garbage collection, which each measurement runs first."""
     gc.collect()
     gc.freeze()
     yield

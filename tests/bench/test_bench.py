@@ -110,7 +110,7 @@ def coverage(monkeypatch: pytest.MonkeyPatch, rounds: int, correlation: float) -
 
 
 @pytest.mark.parametrize(("rounds", "correlation", "least"), [(10, 0.0, 0.92), (30, 0.0, 0.92), (30, 0.5, 0.85)])
-def test_intervals_hold_the_true_value(
+def test_intervals_contain_the_true_value(
     rounds: int, correlation: float, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Intervals contain the true value about as often as they claim, and are narrow enough to be useful."""
@@ -159,7 +159,7 @@ def test_a_speed_up_of_sessions_that_drift() -> None:
     assert statistics.speed_up(mixed, ours) is None
 
 
-def test_sessions_that_are_none() -> None:
+def test_rounds_must_be_divisible_into_sessions() -> None:
     """The number of rounds must be divisible by that of sessions, and paired ratios need equally many rounds."""
     made = times(1.0, rounds=30)
     assert statistics.table(made, 5).shape == (5, 6, 3)
@@ -172,7 +172,7 @@ def test_sessions_that_are_none() -> None:
     assert mixed == statistics.unpaired_ratio(statistics.table(made), statistics.table(made))
 
 
-def test_a_paired_ratio_cancels_what_slows_down_a_round() -> None:
+def test_a_paired_ratio_cancels_differences_between_rounds() -> None:
     """Rounds that differ by half leave a paired ratio of 1.1 accurate to a percent; the unpaired interval is far
     wider."""
     generator = np.random.default_rng(3)
@@ -186,8 +186,8 @@ def test_a_paired_ratio_cancels_what_slows_down_a_round() -> None:
         statistics.ratio(ours, base[1:])
 
 
-def test_an_interval_of_a_ratio_is_nowhere_beyond_the_ratios_of_all_samples() -> None:
-    """With five rounds, one of them six times as fast, the ratio of a run to itself is at most six."""
+def test_an_interval_of_a_ratio_is_within_the_ratios_of_all_samples() -> None:
+    """With five rounds, one of them six times as fast, the interval is within the smallest and largest ratio of two samples."""
     times = np.array([[14.36], [14.73], [14.43], [14.49], [2.38]])
     for found in (statistics.unpaired_ratio(times, times), statistics.unpaired_ratio(times[::-1], times)):
         assert 2.38 / 14.73 <= found.low <= found.value == 1 <= found.high <= 14.73 / 2.38
@@ -213,7 +213,7 @@ def test_the_same_samples_give_the_same_interval() -> None:
         (4.0, None, 0.5),  # a slow-down
     ],
 )
-def test_a_speed_up_is_told_only_where_there_is_one(ours: float, control: Any, wanted: float | None) -> None:
+def test_a_speed_up_is_reported_only_if_significant(ours: float, control: Any, wanted: float | None) -> None:
     """No speed-up is reported where intervals overlap or the control is poor."""
     found = statistics.speed_up(statistics.table(times(ours, 1)), statistics.table(times(2.0, 2)), control)
     assert found == (None if wanted is None else pytest.approx(wanted, rel=0.02))
@@ -229,7 +229,7 @@ def test_a_speed_up_is_told_only_where_there_is_one(ours: float, control: Any, w
         ([[1.0]] * 5 + [[float("inf")]], "finite"),
     ],
 )
-def test_samples_that_are_none(samples: Sequence[Sequence[float]], message: str) -> None:
+def test_invalid_samples_are_refused(samples: Sequence[Sequence[float]], message: str) -> None:
     """Samples that allow no statistics (too few, ragged, or not positive and finite) are refused."""
     with pytest.raises(ValueError, match=message):
         statistics.table(samples)
@@ -450,7 +450,7 @@ def test_a_regression(median: float, limit: str, code: int, verdict: str, tmp_pa
     assert ("error[E0722]" in done.stderr) == bool(code)
 
 
-def test_a_large_difference_within_the_noise_is_none(tmp_path: Path) -> None:
+def test_a_large_difference_within_the_noise_is_not_a_regression(tmp_path: Path) -> None:
     """Distant medians with overlapping intervals are not a regression."""
     noisy = [row(samples=times(median, seed, noise=1.0)) for median, seed in ((0.01, 0), (0.014, 3))]
     assert statistics.unpaired_ratio(noisy[1].times, noisy[0].times).value > 1.05
@@ -472,7 +472,7 @@ def test_results_of_different_machines(tmp_path: Path) -> None:
     assert "note: ort-cpu: versions x 1 became x 2" in done.stderr
 
 
-def test_what_else_changed_is_told(tmp_path: Path) -> None:
+def test_other_changes_are_noted(tmp_path: Path) -> None:
     """`compare` notes what else changed between rows with the same key, such as passes or the exporter of a peer."""
     old = row(
         passes=["drop=layer1.0"], facts={"exporter": "legacy", "exported_with": {"torch": "1"}, "versions": {"x": "1"}}
@@ -503,7 +503,7 @@ def test_rows_of_one_file_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "-5%", "nan", "inf"])
-def test_limits_that_are_none(text: str) -> None:
+def test_invalid_limits_are_refused(text: str) -> None:
     """A regression limit must be a finite ratio or percentage of at least 0."""
     with pytest.raises(UsageError):
         comparing.limit(text)
@@ -513,7 +513,7 @@ def test_limits_that_are_none(text: str) -> None:
 
 
 def test_a_notebook_shows_the_figure_and_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result is its figure and its tables, a comparison its table; nothing is loaded, and names are escaped."""
+    """A result is displayed as its figure and tables, a comparison as its table, without external resources or unescaped names."""
     pytest.importorskip("matplotlib", reason="figures need the extra 'plot'")
     hostile = dataclasses.replace(row(), model="<script>alert(1)</script>&", runtime="<b>")
     for found in (WHOLE, dataclasses.replace(WHOLE, rows=[hostile], tunings=[])):
@@ -538,7 +538,7 @@ def test_a_notebook_shows_the_figure_and_the_tables(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_tables_fit_a_window(width: int) -> None:
-    """On a terminal, tables become narrower, or lists with a line for each cell; no cell is lost."""
+    """On a terminal, tables are narrowed or become lists with a line for each cell, and all their numbers remain."""
     table = functools.partial(text_table, width=width)
     printed = report.markdown(WHOLE, None, table), report.changes(comparing.compare(WHOLE, WHOLE), 0.05, table)
     for text, wide in zip(
@@ -553,7 +553,7 @@ def test_tables_fit_a_window(width: int) -> None:
         )
 
 
-def test_a_table_has_speed_ups_only_where_they_are() -> None:
+def test_a_table_shows_only_significant_speed_ups() -> None:
     """The table names the baseline and the control, and shows only significant speed-ups."""
     alone = dataclasses.replace(result(row()), machine={"processor": {"name": "CPU 9000", "usable": 1}})
     assert report.markdown(alone).startswith("CPU 9000, 1 thread\n")
@@ -570,7 +570,7 @@ def test_a_table_has_speed_ups_only_where_they_are() -> None:
 
 
 @pytest.mark.slow
-def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
+def test_variants(tmp_path: Path, fake: Any) -> None:
     """Each `--variant` has a row and computes the same function; an unknown pass is refused."""
     fake("good")
     given = [
@@ -615,8 +615,8 @@ def test_a_peer_has_no_silent_branches() -> None:
     assert silent(found) == 0
 
 
-def test_more_than_a_roofline_is_told() -> None:
-    """A network that is faster than its roofline is named, since the limit is then doubtful."""
+def test_times_below_the_roofline_are_noted() -> None:
+    """The report names networks that are faster than their roofline, since the limit is then doubtful."""
     roofs = [Roofline(limit=0.01 * share, fraction=share, bandwidth=1e10, rate=1e10) for share in (0.9, 1.2)]
     slow, fast = (
         dataclasses.replace(row(runtime), roofline=roof) for runtime, roof in zip(("a", "b"), roofs, strict=True)
@@ -625,7 +625,7 @@ def test_more_than_a_roofline_is_told() -> None:
     assert f"Faster than the roofline allows: {NET} on b:" in report.markdown(result(slow, fast), None)
 
 
-def test_every_name_has_its_row() -> None:
+def test_node_names_belong_to_rows() -> None:
     """The parts of a profile are the rows of the spec, and their shares sum to one."""
     network = rescompile.elaborate(rescompile.load("densenet121"))
     parts, macs = profiling.owners(network)
@@ -699,7 +699,7 @@ def test_every_node_of_a_profile_is_in_its_row(runtime: str, tmp_path: Path) -> 
         ),
     ],
 )  # fmt: skip
-def test_equivalent_lines(runtime: str, precision: str, facts: dict[str, Any], wanted: str) -> None:
+def test_equivalent_commands(runtime: str, precision: str, facts: dict[str, Any], wanted: str) -> None:
     """The equivalent commands of the runtimes' own tools match the options and are quoted for the shell."""
     assert equivalent_commands.lines(runtime, precision, Path("/x/a b.onnx"), facts)[0] == wanted
     assert equivalent_commands.lines("torch-cpu", precision, None, facts) == []
@@ -823,7 +823,7 @@ def test_bench_writes_rows(tmp_path: Path, fake: Any) -> None:
     assert "layer1:" in done.stdout
 
 
-def test_a_row_outlives_its_profile(tmp_path: Path, fake: Any) -> None:
+def test_rows_are_kept_if_profiling_fails(tmp_path: Path, fake: Any) -> None:
     """If a runtime cannot profile, the exit code is 4 and all measured rows are kept."""
     from rescompile.diagnostics.errors import Diagnostic, Unavailable
 
@@ -837,7 +837,7 @@ def test_a_row_outlives_its_profile(tmp_path: Path, fake: Any) -> None:
     assert [(each.batch, each.profile) for each in rows_of(tmp_path)] == [(1, None), (6, None)]
 
 
-def test_a_runtime_that_fell_back_has_no_number(tmp_path: Path, fake: Any) -> None:
+def test_a_runtime_that_fell_back_has_no_row(tmp_path: Path, fake: Any) -> None:
     """A runtime that got another provider has no row and gives exit code 4; the others are measured."""
     fake("good")
     fake("lost", "provider")
@@ -849,7 +849,7 @@ def test_a_runtime_that_fell_back_has_no_number(tmp_path: Path, fake: Any) -> No
     assert "- lost in fp32: asked for CUDA" in done.stdout
 
 
-def test_a_runtime_that_is_missing_is_told_before_anything_is_done(tmp_path: Path, fake: Any) -> None:
+def test_a_missing_runtime_is_reported_before_anything_is_measured(tmp_path: Path, fake: Any) -> None:
     """A missing runtime gives exit code 4 and no file."""
     fake("good")
     fake("gone").absent = "it is not installed"
@@ -861,7 +861,7 @@ def test_a_runtime_that_is_missing_is_told_before_anything_is_done(tmp_path: Pat
 
 
 @pytest.mark.parametrize("wrong", ["outputs", "later"])
-def test_wrong_outputs_are_no_number(wrong: str, tmp_path: Path, fake: Any) -> None:
+def test_wrong_outputs_have_no_row(wrong: str, tmp_path: Path, fake: Any) -> None:
     """Outputs that are wrong from the start, or only once runs are timed, give exit code 1 and no row."""
     fake("good")
     fake("bad", wrong)
@@ -897,7 +897,7 @@ def test_a_benchmark_that_is_closed_keeps_whole_rounds(fake: Any) -> None:
     assert (running.result.interrupted, len(only.samples)) == (True, 7)
 
 
-def test_a_baseline_that_is_not_measured(tmp_path: Path, fake: Any) -> None:
+def test_a_baseline_without_a_row_is_replaced(tmp_path: Path, fake: Any) -> None:
     """If the row of the baseline is refused, the report names the baseline that it uses instead."""
     fake("good")
     fake("bad", "outputs")
@@ -930,15 +930,15 @@ def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
-    told = b""
+    stderr = b""
     while piece := os.read(process.stderr.fileno(), 1 << 16):
-        told += piece
-        if re.search(rb"round [1-9]\d+ of 100000", told):
+        stderr += piece
+        if re.search(rb"round [1-9]\d+ of 100000", stderr):
             process.send_signal(signal.SIGTERM)
             break
-    said, rest = process.communicate(timeout=60)
-    assert (process.returncode, rest.splitlines()[-1]) == (143, b"terminated"), told + rest
-    assert b"Interrupted" in said
+    stdout, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest.splitlines()[-1]) == (143, b"terminated"), stderr + rest
+    assert b"Interrupted" in stdout
     found = results.read(path)
     assert found.interrupted
     (only,) = found.rows
@@ -993,7 +993,9 @@ def test_outputs_that_go_wrong_in_a_later_session(tmp_path: Path, fake: Any) -> 
 
 @pytest.mark.parametrize(("refused", "rows"), [(2, ["flaky", "good"]), (3, ["good"]), (4, ["flaky", "good"])])
 @pytest.mark.slow
-def test_who_is_refused_in_a_later_session(refused: int, rows: list[str], tmp_path: Path, fake: Any) -> None:
+def test_a_contender_that_is_refused_in_a_later_session_has_no_row(
+    refused: int, rows: list[str], tmp_path: Path, fake: Any
+) -> None:
     """A contender that is refused in a later session has no row, but the others and later groups do; if it was the
     copy for the control, only the control is missing. The copy is the second preparation of the first session (2)
     and, in the drawn order, follows its original in the next one (3, 4)."""
@@ -1074,7 +1076,7 @@ def test_without_scipy(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_a_file_that_is_not_ours_stays(tmp_path: Path, fake: Any) -> None:
+def test_a_foreign_file_is_refused_before_measuring(tmp_path: Path, fake: Any) -> None:
     """An existing file that rescompile did not write is refused before the measurement, which may take hours."""
     made = fake("good")
     (tmp_path / "result.json").write_text('{"mine": true}\n')
@@ -1088,7 +1090,7 @@ def test_a_file_that_is_not_ours_stays(tmp_path: Path, fake: Any) -> None:
 @pytest.mark.parametrize(
     ("scale", "message"), [(1e30, "non-finite"), (1e-20, "denormals")], ids=["overflows", "vanishes"]
 )
-def test_activations_that_say_nothing_are_not_timed(
+def test_degenerate_activations_are_not_timed(
     scale: float, message: str, tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network whose feature maps overflow or vanish, without a norm to correct them, is refused."""
@@ -1113,7 +1115,7 @@ def test_activations_that_say_nothing_are_not_timed(
 
 
 @pytest.mark.slow
-def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
+def test_a_network_and_its_peers(tmp_path: Path, fake: Any) -> None:
     """ONNX Runtime and torch measure a compiled network and peers: outputs, profile, figure and kept files are
     right."""
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
@@ -1152,7 +1154,7 @@ def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
+def test_a_peer_of_specs_with_different_inputs(tmp_path: Path, fake: Any) -> None:
     """A peer is exported for each input size, and one that does not accept an input does not affect other rows."""
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
     pytest.importorskip("peers", reason="the peer is a network of torchvision")
@@ -1175,7 +1177,7 @@ def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
     assert found[4].again[0].endswith("torchvision_squeezenet1_1_batch1_2.onnx")
 
 
-def test_a_peer_that_is_not_there(tmp_path: Path, fake: Any) -> None:
+def test_an_unknown_peer_is_reported_before_measuring(tmp_path: Path, fake: Any) -> None:
     """An unknown peer is reported before anything is measured, even if a later spec needs it."""
     pytest.importorskip("peers", reason="needs torchvision")
     made = fake("good")
@@ -1187,7 +1189,7 @@ def test_a_peer_that_is_not_there(tmp_path: Path, fake: Any) -> None:
     assert "did you mean 'resnet18'?" in done.stderr
 
 
-def test_what_an_exporter_refuses(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_keeps_the_other_rows(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed export gives exit code 4 and keeps the rows of all others."""
     torch = pytest.importorskip("torch", reason="exports the peer")
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
@@ -1253,7 +1255,7 @@ def test_files_in_float16(model: str, tmp_path: Path) -> None:
     assert path.stat().st_size < 2.2 * made.parameters + 100_000
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
-    kind = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[taken.type]
-    (given,) = session.run(None, {taken.name: x.astype(kind)})
+    dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[taken.type]
+    (given,) = session.run(None, {taken.name: x.astype(dtype)})
     error = reference.error({"logits": given.astype(np.float32)})
     assert reference.bound("fp32") < error <= reference.bound("fp16")

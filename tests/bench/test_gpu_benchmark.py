@@ -30,8 +30,8 @@ def gpu() -> Iterator[ModuleType]:
         sys.path.remove(str(BENCHMARKS))
 
 
-def test_every_part_asks_for_what_there_is(gpu: ModuleType) -> None:
-    """Each part requests existing runtimes and options, and on a CPU only its own."""
+def test_every_part_requests_existing_runtimes(gpu: ModuleType) -> None:
+    """Each part requests existing runtimes and options of GPUs, and its `--quick` form those of CPUs."""
     wanted = list(gpu.parts(quick=False))
     assert len({part.name for part in wanted}) == len(wanted)
     for part in wanted:
@@ -66,7 +66,7 @@ def test_a_part_that_takes_too_long_is_cut_off(gpu: ModuleType) -> None:
     assert "no_such_network" in gpu.ending(wrong)
 
 
-def test_what_is_done_is_kept(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_parts_are_kept(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is written after every part; a second run repeats failed parts only and skips what cannot run."""
     ran: list[str] = []
     doctor = {
@@ -104,7 +104,7 @@ def test_what_is_done_is_kept(gpu: ModuleType, tmp_path: Path, monkeypatch: pyte
     assert "- late: not run" in gpu.table(json.loads(path.read_text()))
 
 
-def test_a_file_that_is_being_written_is_not_the_file(
+def test_an_interrupted_write_keeps_the_previous_file(
     gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupted write leaves the previous file unchanged."""
@@ -123,8 +123,8 @@ def test_a_file_that_is_being_written_is_not_the_file(
 
 
 @pytest.mark.slow
-def test_no_library_takes_a_benchmark_for_another() -> None:
-    """torch imports no benchmark by mistake: a script's folder comes first on the path and could shadow a package."""
+def test_benchmarks_do_not_shadow_packages() -> None:
+    """torch does not import a benchmark instead of a package, although a script's folder comes first on the path."""
     pytest.importorskip("torch", reason="imported by the benchmarks")
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import torch, torch.cuda.graphs\n"
@@ -135,7 +135,7 @@ def test_no_library_takes_a_benchmark_for_another() -> None:
 
 
 @pytest.mark.slow
-def test_a_benchmark_of_nothing_keeps_no_promise() -> None:
+def test_only_must_match_a_measurement() -> None:
     """`--only` with a word that matches no measurement exits with 2, since nothing would be measured."""
     pytest.importorskip("torch", reason="imported by the benchmarks")
     for name in ("train", "gpu"):

@@ -74,7 +74,7 @@ def test_steps_have_the_weights_of_the_network(name: str) -> None:
     assert total.macs <= work < 1.35 * total.macs
 
 
-def test_what_a_convolution_takes_along() -> None:
+def test_steps_are_fused_like_the_nodes_of_a_profile() -> None:
     """Steps match the nodes of ONNX Runtime's profile: convolutions fuse with norms and activations after them, and
     what remains are pools, the head, leading norms of pre-activation networks, and concatenations."""
     counted = {
@@ -92,7 +92,7 @@ def test_what_a_convolution_takes_along() -> None:
     assert counted["mobilenet_v1"]["depthwise"] == 13
 
 
-def test_forms_of_one_network() -> None:
+def test_steps_of_concatenated_paths() -> None:
     """In ResNeXt as concatenated paths, every split and concatenation moves feature maps, and the multiply-adds do
     not decrease."""
     tree, _ = apply(network("resnext50_32x4d", "input=[3, 64, 64]"), None, {"form": "b"})
@@ -106,7 +106,7 @@ def test_forms_of_one_network() -> None:
 
 @pytest.mark.slow
 def test_the_profile_has_as_many_nodes() -> None:
-    """The real profile has as many nodes as there are steps, apart from layout changes."""
+    """Apart from layout changes, the real profile has as many nodes as there are steps, give or take two."""
     pytest.importorskip("onnxruntime", reason="the profiled runtime")
     import tempfile
 
@@ -147,7 +147,7 @@ def test_the_design_covers_every_regime(probed: list[Step]) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d", "densenet121", "preact_resnet50", "mobilenet_v1"])
-def test_a_device_whose_times_are_known(name: str, device: Device) -> None:
+def test_times_on_a_device_with_known_rates(name: str, device: Device) -> None:
     """On a device with known rates, times of networks whose ops were not measured are predicted within 3%."""
     tree = network(name)
     found = sum(Predictor(device).network(tree).values())
@@ -163,7 +163,7 @@ def test_noise_of_measurements_averages_out(device: Device) -> None:
     assert found == pytest.approx(sum(true(step) for step in steps(tree)), rel=0.05)
 
 
-def test_what_the_terms_do_not_say_is_interpolated(probed: list[Step]) -> None:
+def test_deviations_from_the_fit_are_interpolated(probed: list[Step]) -> None:
     """On a device where small feature maps take twice as long, measured ops are reproduced and others
     interpolated."""
 
@@ -178,7 +178,7 @@ def test_what_the_terms_do_not_say_is_interpolated(probed: list[Step]) -> None:
     assert predictor.seconds(between) == pytest.approx(strange(between), rel=0.25)
 
 
-def test_weights_that_fit_no_cache(probed: list[Step]) -> None:
+def test_weights_that_exceed_the_cache(probed: list[Step]) -> None:
     """Where bytes of large layers take longer, the weights of large networks do too, and those of small ones do
     not."""
 
@@ -208,7 +208,7 @@ def spearman() -> Iterator[Any]:
         sys.path.remove(folder)
 
 
-def test_ranks(spearman: Any) -> None:
+def test_spearman(spearman: Any) -> None:
     """Spearman's correlation is right on textbook cases, for each resample; ties share the mean of their ranks, and
     constants give NaN."""
 
@@ -227,7 +227,7 @@ def test_ranks(spearman: Any) -> None:
     samples = draw.integers(0, 50, (500, 50))
     found = spearman(first, second, samples)
     assert np.quantile(found, 0.025) < of(first, second) < np.quantile(found, 0.975) < 1
-    assert (found == spearman(np.exp(first), second, samples)).all(), "ranks know no scale"
+    assert (found == spearman(np.exp(first), second, samples)).all(), "ranks do not depend on scale"
     assert found[7] == pytest.approx(of(first[samples[7]], second[samples[7]]))
 
 
@@ -273,7 +273,7 @@ def test_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| resnet20_cifar |" in done.stdout
 
 
-def test_between() -> None:
+def test_nodes_of_an_op() -> None:
     """The nodes of an op are those between the surrounding convolutions, layout changes included."""
     nodes = [
         ("ReorderInput", 1.0),
@@ -332,7 +332,7 @@ def test_a_device_without_ops(tmp_path: Path) -> None:
     assert "no measured op" in done.stderr
 
 
-def test_a_file_that_is_not_ours_stays(tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused_before_measuring(tmp_path: Path) -> None:
     """An existing file that rescompile did not write is refused before the measurement."""
     path = tmp_path / "device.json"
     path.write_text('{"mine": true}\n')
@@ -344,7 +344,7 @@ def test_a_file_that_is_not_ours_stays(tmp_path: Path) -> None:
 def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing SciPy is reported before anything is measured, with the command that installs it."""
     monkeypatch.setitem(sys.modules, "scipy", None)
-    monkeypatch.setattr(op_times, "measure", lambda *_: pytest.fail("it measures"))
+    monkeypatch.setattr(op_times, "measure", lambda *_: pytest.fail("nothing may be measured"))
     done = run("resnet50", "--measure", "--device-file", str(tmp_path / "device.json"))
     assert (done.exit_code, list(tmp_path.iterdir())) == (4, [])
     assert "error[E0902]: intervals and fits need SciPy" in done.stderr

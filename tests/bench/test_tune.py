@@ -133,7 +133,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     }
     yield made
     torch.set_num_threads(before)
-    assert made.open == 0, "every way that was prepared is closed"
+    assert made.open == 0, "every prepared network is closed"
 
 
 def tuned(machine: Machine, accuracy: float = 1e-2, **facts: Any) -> tuple[Result, list[RescompileError]]:
@@ -168,7 +168,7 @@ def test_the_fastest_is_found(machine: Machine) -> None:
     assert {"torch-cpu", "quick:threads=2"} <= {row.runtime for row in result.rows}
     seconds = [each.seconds for each in found.candidates[: len(result.rows)]]
     assert seconds == sorted(seconds, key=float)
-    assert len(found.candidates) >= 7 + 2, "every way and the threads of the best"
+    assert len(found.candidates) >= 7 + 2, "every configuration, and the thread counts of the best"
     text = report.markdown(result)
     assert "Best: quick:threads=2 in bf16." in text
     assert f"    {found.best.command}\n" in text
@@ -178,16 +178,19 @@ def test_the_fastest_is_found(machine: Machine) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_told_apart_is_no_best(machine: Machine) -> None:
+def test_of_indistinguishable_configurations_none_is_the_best(machine: Machine) -> None:
     """Of two configurations with the same time neither is the best, and both are named."""
     machine.times["rigid fp32"] = machine.times["quick bf16"] = 0.004
     machine.times["quick fp32"] = 0.006
     result, _ = tuned(machine)
     (found,) = result.tunings
     assert found.best is None
-    said = fates(found)
-    assert {said["rigid fp32"], said["quick bf16"]} == {"smallest median", "no significant difference from the fastest"}
-    assert said["torch-cpu fp32"] == "slower"
+    fate_of = fates(found)
+    assert {fate_of["rigid fp32"], fate_of["quick bf16"]} == {
+        "smallest median",
+        "no significant difference from the fastest",
+    }
+    assert fate_of["torch-cpu fp32"] == "slower"
     assert "No best: " in report.markdown(result)
 
 
@@ -203,16 +206,16 @@ def test_a_poor_control_decides_nothing(machine: Machine) -> None:
 
 
 @pytest.mark.slow
-def test_the_hopeless_are_dropped_early(machine: Machine) -> None:
+def test_slow_candidates_are_dropped_early(machine: Machine) -> None:
     """A candidate whose first runs take more than three times the fastest is dropped before the rounds; eager torch,
     the baseline, is measured to the end."""
     machine.times |= {"rigid fp32": 0.05, "torch-cpu fp32": 0.05}
     result, _ = tuned(machine)
     (found,) = result.tunings
-    said = fates(found)
-    assert said["rigid fp32"].startswith("dropped: first run 10.")
+    fate_of = fates(found)
+    assert fate_of["rigid fp32"].startswith("dropped: first run 10.")
     assert machine.runs["rigid fp32"] == 5
-    assert said["torch-cpu fp32"] == "slower"
+    assert fate_of["torch-cpu fp32"] == "slower"
     assert machine.runs["torch-cpu fp32"] > 12
 
 
@@ -233,15 +236,15 @@ def test_halving(machine: Machine) -> None:
 
 
 @pytest.mark.slow
-def test_a_hopeless_precision_is_tried_once(machine: Machine) -> None:
+def test_an_inaccurate_precision_is_tried_once(machine: Machine) -> None:
     """Once a precision is far too inaccurate, its other configurations are not prepared; a smaller error does not
     exclude them."""
     machine.errors = {title: 4e-2 for title in machine.times if title.endswith("bf16")}
     result, _ = tuned(machine)
-    said = {title: fate for title, fate in fates(result.tunings[0]).items() if title.endswith("bf16")}
-    assert said.pop("torch-cpu bf16") == "error above 0.01"
-    assert set(said.values()) == {"skipped: bf16 error is 4.0e-02"}
-    assert not machine.prepared & set(said)
+    fate_of = {title: fate for title, fate in fates(result.tunings[0]).items() if title.endswith("bf16")}
+    assert fate_of.pop("torch-cpu bf16") == "error above 0.01"
+    assert set(fate_of.values()) == {"skipped: bf16 error is 4.0e-02"}
+    assert not machine.prepared & set(fate_of)
     machine.errors |= {"torch-cpu bf16": 2e-2, "quick bf16": 5e-3}
     result, _ = tuned(machine)
     assert ("quick", "bf16") in {(row.runtime, row.precision) for row in result.rows}
@@ -272,7 +275,7 @@ def test_accuracy_comes_first(machine: Machine) -> None:
 
 
 @pytest.mark.slow
-def test_what_does_not_run_is_told(machine: Machine) -> None:
+def test_a_failing_configuration_does_not_stop_the_search(machine: Machine) -> None:
     """A configuration that fails does not stop the search; if all fail, the exit code is 4."""
     machine.broken = {"quick fp32", "torch-cpu:compile fp32"}
     result, problems = tuned(machine)
@@ -284,11 +287,11 @@ def test_what_does_not_run_is_told(machine: Machine) -> None:
     assert not result.rows
 
 
-def test_what_was_asked_for_is_the_frame(machine: Machine) -> None:
+def test_explicit_options_are_not_varied(machine: Machine) -> None:
     """Explicitly given runtimes with options, precisions and threads are not varied."""
     result, _ = tuned(machine, runtimes=["torch-cpu:compile", "quick"], precisions=["fp32"], threads=1)
-    said = fates(result.tunings[0])
-    assert set(said) == {"torch-cpu:compile fp32", "quick fp32"}
+    fate_of = fates(result.tunings[0])
+    assert set(fate_of) == {"torch-cpu:compile fp32", "quick fp32"}
     assert result.tunings[0].base is None
     assert "Speed-ups are relative to resnet20_cifar on torch-cpu:compile in fp32." in report.markdown(result)
 
@@ -301,10 +304,12 @@ def test_batches(machine: Machine) -> None:
     assert [found.batch for found in result.tunings] == [1, 2]
     text = report.markdown(result)
     assert "Images per second of resnet20_cifar by batch" in text
-    assert re.search(r"no significant difference between batches \d and \d", text), "a run takes twice as long for two"
+    assert re.search(r"no significant difference between batches \d and \d", text), (
+        "a run of two images takes twice as long"
+    )
     machine.fixed = 0.002
     text = report.markdown(tuned(machine, batches=[1, 2])[0])
-    assert "; highest at batch 2." in text, "what a run costs whatever its batch is shared by two"
+    assert "; highest at batch 2." in text, "two images share the fixed time of a run"
 
 
 @pytest.mark.slow
@@ -322,7 +327,7 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["bench", NET, *arguments])
 
 
-def test_a_search_without_an_end_is_told() -> None:
+def test_a_search_without_an_accurate_candidate() -> None:
     """If no candidate is accurate enough, each is still listed with its fate."""
     given = (
         "--tune",
@@ -358,7 +363,7 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_gives_the_row(
+def test_the_recommended_command_reproduces_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrated: Callable[[], None]
 ) -> None:
     """The recommended command has the passes, settings, seed and threads of the search."""

@@ -58,7 +58,7 @@ TINY: dict[str, Any] = {
 TINY_PARAMETERS, TINY_MACS = 158, 64 * 108 + 40
 
 
-# As in a user's shell: without this variable, output is buffered, and it is the last flush that fails.
+# As in a user's shell: without this variable, output is buffered, and a full disk makes the last flush fail.
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
 
 
@@ -102,7 +102,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- help and exit codes ----------------------------------------------------------------------------------------------
 
 
-def test_every_promised_command_is_there() -> None:
+def test_these_tests_cover_all_commands() -> None:
     """The commands that these tests iterate over are all the commands of the program."""
     group = typer.main.get_command(app)
     assert isinstance(group, Commands)
@@ -210,7 +210,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     ],
 )
 @pytest.mark.usefixtures("here")
-def test_a_file_of_another_kind_is_told_what_it_is(name: str, what: str, use: str) -> None:
+def test_a_file_of_the_wrong_type_is_identified(name: str, what: str, use: str) -> None:
     """A file of the wrong type is identified by its suffix, and the help names the right command for it."""
     for command, wanted in (("run", "'run' needs an ONNX model"), ("show", "a spec is a .yaml file")):
         result = invoke(command, name)
@@ -232,7 +232,7 @@ def test_a_file_of_another_kind_is_told_what_it_is(name: str, what: str, use: st
     ],
     ids=" ".join,
 )
-def test_what_is_there_is_not_said_to_be_missing(command: list[str], here: Path) -> None:
+def test_a_special_file_is_not_reported_as_missing(command: list[str], here: Path) -> None:
     """A device or a pipe such as `<(...)` is reported as "not a regular file", not as missing."""
     result = invoke(*command)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -240,7 +240,7 @@ def test_what_is_there_is_not_said_to_be_missing(command: list[str], here: Path)
     assert list(here.iterdir()) == []
 
 
-def test_a_spec_of_another_ending_is_named_as_a_file(here: Path) -> None:
+def test_a_spec_with_another_suffix_needs_a_path(here: Path) -> None:
     """A name without a / means a network of the zoo; if a file of that name exists, the help suggests `./NAME`."""
     write_spec(here / "tiny.json")
     refused = invoke("show", "tiny.json")
@@ -259,7 +259,7 @@ def test_an_invalid_spec_exits_with_3(command: list[str], here: Path) -> None:
     assert list(here.iterdir()) == [path]
 
 
-def test_a_figure_that_does_not_hold_exits_with_1(here: Path) -> None:
+def test_a_failed_expectation_exits_with_1(here: Path) -> None:
     """`validate` and `build` check `expect` and write nothing if it fails; `show` does not check it."""
     path = write_spec(here / "tiny.yaml", expect={"parameters": TINY_PARAMETERS + 1})
     for command in (["validate"], ["build", "-t", "onnx"]):
@@ -271,7 +271,7 @@ def test_a_figure_that_does_not_hold_exits_with_1(here: Path) -> None:
     assert invoke("show", path).exit_code == 0
 
 
-def test_figures_are_not_held_against_a_changed_spec(here: Path) -> None:
+def test_expectations_are_not_checked_for_a_changed_spec(here: Path) -> None:
     """`--set` disables `expect`, because the declared figures describe the unchanged network."""
     path = write_spec(here / "tiny.yaml", parameters={"classes": 10}, expect={"parameters": TINY_PARAMETERS},
                       network=[*TINY["network"][:3], {"linear": "classes"}])  # fmt: skip
@@ -313,7 +313,7 @@ def test_without_onnxruntime_run_exits_with_4(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) <= 2
 
 
-def test_a_provider_that_is_not_there_exits_with_4(tmp_path: Path) -> None:
+def test_an_unavailable_provider_exits_with_4(tmp_path: Path) -> None:
     """An unavailable execution provider is an error; ONNX Runtime alone would silently fall back to the CPU."""
     import onnxruntime
 
@@ -336,7 +336,7 @@ def test_the_readme_command_and_the_name_build_the_same_bytes(tmp_path: Path) ->
     assert (tmp_path / "densenet121.onnx").read_bytes() == target.read_bytes()
 
 
-def test_default_name_folder_and_standard_output_hold_the_same_bytes(here: Path) -> None:
+def test_the_output_path_does_not_affect_the_content(here: Path) -> None:
     """`-o` determines where the file is written, never its content."""
     spec = write_spec(here / "some_file.yaml")
     (here / "folder").mkdir()
@@ -350,8 +350,8 @@ def test_default_name_folder_and_standard_output_hold_the_same_bytes(here: Path)
     assert {path.read_bytes() for path in here.rglob("*.onnx")} == {piped.stdout_bytes}
 
 
-def test_a_file_of_ours_is_overwritten(here: Path) -> None:
-    """Building again overwrites a file that rescompile wrote and nobody changed."""
+def test_a_generated_file_is_overwritten(here: Path) -> None:
+    """Building again overwrites a file that rescompile wrote and that is unchanged."""
     model = build_tiny(here)
     first = model.read_bytes()
     assert build_tiny(here, "--seed", "1") == model
@@ -377,7 +377,7 @@ def _truncated(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_foreign, _edited, _appended, _truncated])
-def test_a_file_that_is_not_ours_is_kept(change: Any, here: Path) -> None:
+def test_a_foreign_or_changed_file_is_kept(change: Any, here: Path) -> None:
     """A file that rescompile did not write, or that was changed since, is overwritten with `--force` only."""
     model = build_tiny(here)
     made = model.read_bytes()
@@ -392,7 +392,7 @@ def test_a_file_that_is_not_ours_is_kept(change: Any, here: Path) -> None:
     assert model.read_bytes() == made
 
 
-def test_what_a_build_reads_is_never_what_it_writes(here: Path) -> None:
+def test_a_build_never_overwrites_its_inputs(here: Path) -> None:
     """An output path that is the spec or the weights file is refused, even with `--force`."""
     spec, weights = write_spec(here / "tiny.yaml"), here / "tiny.safetensors"
     save_file({"conv.weight": np.zeros((4, 3, 5, 5), np.float32)}, weights)
@@ -405,8 +405,8 @@ def test_what_a_build_reads_is_never_what_it_writes(here: Path) -> None:
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
-def test_nor_is_what_it_writes_beside_its_output(force: list[str], here: Path) -> None:
-    """Nor does the weights file next to a torch program replace the `--weights` file, even if rescompile wrote it."""
+def test_a_second_output_never_overwrites_an_input(force: list[str], here: Path) -> None:
+    """The weights file next to a torch program never replaces the `--weights` file, even if rescompile wrote that file."""
     pytest.importorskip("torch", reason="the torch target: pip install 'rescompile[torch]'")
     spec = write_spec(here / "tiny.yaml")
     save_file(dict(draw(rescompile.elaborate(rescompile.load("./tiny.yaml")))), here / "new.safetensors")
@@ -427,23 +427,23 @@ def test_the_stride_of_a_feature_is_that_of_both_axes(here: Path) -> None:
         "- conv2: {conv: {channels: 4, kernel: 3, stride: [4, 2]}}\n"
     )
     assert "features: logits 4 channels, stride 4; conv1 4 channels, stride 1x2\n" in invoke("show", "wide.yaml").stdout
-    told = json.loads(invoke("show", "wide.yaml", "--json").stdout)["features"]
-    assert told == {"logits": {"channels": 4, "stride": 4}, "conv1": {"channels": 4, "stride": [1, 2]}}
+    listed = json.loads(invoke("show", "wide.yaml", "--json").stdout)["features"]
+    assert listed == {"logits": {"channels": 4, "stride": 4}, "conv1": {"channels": 4, "stride": [1, 2]}}
 
 
 @pytest.mark.parametrize(
     ("features", "column", "code"),
     [("no_such", 1, "E0602"), ("conv,no_such", 6, "E0602"), ("conv]", 5, "E0101"), ("conv, conv", 1, "E0602")],
 )
-def test_what_is_wrong_with_features_points_into_that_option(features: str, column: int, code: str, here: Path) -> None:
+def test_errors_in_features_are_located_in_that_option(features: str, column: int, code: str, here: Path) -> None:
     """Errors in `--features` are located in that option, not in the `--set` that it is translated to."""
     spec = write_spec(here / "tiny.yaml")
     result = invoke("show", spec, "--features", features)
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.startswith(f"--features:1:{column}: error[{code}]")
     assert f"1 | {features}\n" in result.stderr
-    set_so = invoke("show", spec, "--set", f"features=[{features}]")
-    assert set_so.stderr.startswith("--set:1:")
+    by_setting = invoke("show", spec, "--set", f"features=[{features}]")
+    assert by_setting.stderr.startswith("--set:1:")
 
 
 def test_an_extracted_spec_is_kept_once_edited(here: Path) -> None:
@@ -458,7 +458,7 @@ def test_an_extracted_spec_is_kept_once_edited(here: Path) -> None:
 
 
 @pytest.mark.parametrize("output", ["no_such_folder/", "no_such_folder/x.onnx", "tiny.yaml/x.onnx", "/proc/x.onnx"])
-def test_an_unwritable_place_exits_with_5(output: str, here: Path) -> None:
+def test_an_unwritable_path_exits_with_5(output: str, here: Path) -> None:
     """An unwritable output path exits with 5; /proc refuses new files even to root."""
     write_spec(here / "tiny.yaml")
     result = invoke("build", "./tiny.yaml", "-t", "onnx", "-o", output)
@@ -538,7 +538,7 @@ def test_a_broken_pipe_is_silent(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [("list >&-", 5), ("show no_such_network 2>&-", 2)])
-def test_a_closed_stream_is_no_crash(arguments: str, expected: int) -> None:
+def test_a_closed_stream_gives_no_traceback(arguments: str, expected: int) -> None:
     """Closed standard streams, as a daemon may pass on, do not cause a traceback."""
     line = f"'{PROGRAM}' {arguments}"
     result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
@@ -547,12 +547,12 @@ def test_a_closed_stream_is_no_crash(arguments: str, expected: int) -> None:
 
 
 def _interrupt(process: subprocess.Popen[bytes], ready: Iterator[bool], by: str = "SIGINT") -> tuple[bytes, bytes]:
-    """Send Ctrl-C, or another signal, once `ready` yields true."""
+    """Send Ctrl-C, or another signal, once `ready` yields true, and return the process's output and errors."""
     deadline = time.monotonic() + 60
-    for there in ready:
-        assert process.poll() is None, "the build was done before it could be interrupted"
+    for is_ready in ready:
+        assert process.poll() is None, "the build finished before it could be interrupted"
         assert time.monotonic() < deadline, "the build never started to write"
-        if there:
+        if is_ready:
             break
     process.send_signal(getattr(signal, by))
     return process.communicate(timeout=60)
@@ -577,8 +577,8 @@ def test_an_interrupted_build_leaves_the_old_file(by: str, code: int, word: str,
 
     line = [PROGRAM, "build", "wide_resnet101_2", "-t", "onnx", "-o", str(model)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    said, told = _interrupt(process, writing(), by)
-    assert (process.returncode, said, told) == (code, b"", f"{word}\n".encode())
+    stdout, stderr = _interrupt(process, writing(), by)
+    assert (process.returncode, stdout, stderr) == (code, b"", f"{word}\n".encode())
     assert list(tmp_path.iterdir()) == [model]
     assert model.read_bytes() == old
 
@@ -599,8 +599,8 @@ def test_an_interrupted_build_of_several_specs(as_json: bool, here: Path, monkey
     done = invoke("build", *specs, "-t", "source", "-o", "./", *(["--json"] if as_json else []))
     assert (done.exit_code, [path.name for path in here.glob("*.py")]) == (130, ["resnet20_cifar.py"])
     if as_json:
-        told = json.loads(done.stdout)
-        assert ([entry.get("files") for entry in told["specs"]], told["interrupted"]) == (
+        reported = json.loads(done.stdout)
+        assert ([entry.get("files") for entry in reported["specs"]], reported["interrupted"]) == (
             [None, ["resnet20_cifar.py"]],
             True,
         )
@@ -619,12 +619,12 @@ def test_an_interrupted_pipe_exits_with_130() -> None:
     assert process.stdout is not None
     first = process.stdout.read(1 << 20)
     assert len(first) == 1 << 20
-    _, told = _interrupt(process, iter([True]))
-    assert (process.returncode, told) == (130, b"interrupted\n")
+    _, stderr = _interrupt(process, iter([True]))
+    assert (process.returncode, stderr) == (130, b"interrupted\n")
 
 
 def _signalled(by: int) -> Result:
-    """Run a command that receives a signal while it works, and that prints a line if it continues."""
+    """Run a command that sends itself a signal and prints a line if it continues."""
 
     @as_command
     def work() -> None:
@@ -637,7 +637,7 @@ def _signalled(by: int) -> Result:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send a signal to one process")
-def test_signals_belong_to_the_command_while_it_runs() -> None:
+def test_signal_handlers_are_installed_only_while_a_command_runs() -> None:
     """Signal handlers are installed only while a command runs; ignored signals and a caller's handlers are kept."""
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert (_signalled(signal.SIGTERM).exit_code, signal.getsignal(signal.SIGTERM)) == (143, signal.SIG_DFL)
@@ -659,7 +659,7 @@ def test_signals_belong_to_the_command_while_it_runs() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send a signal to one process")
-def test_a_second_signal_does_not_interrupt_the_saving() -> None:
+def test_a_second_signal_does_not_interrupt_cleanup() -> None:
     """A second signal, as from GNU `timeout` or a closed terminal, does not interrupt cleanup."""
 
     @as_command
@@ -679,10 +679,10 @@ def test_a_second_signal_does_not_interrupt_the_saving() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "told"),
+    ("stop", "expected"),
     [(KeyboardInterrupt, (130, "interrupted\n", SystemExit)), (ValueError, (1, "", RuntimeError))],
 )
-def test_an_interruption_that_meets_a_lock(stop: type[BaseException], told: tuple[int, str, type]) -> None:
+def test_an_interruption_in_a_lock(stop: type[BaseException], expected: tuple[int, str, type]) -> None:
     """A RuntimeError that Ctrl-C causes in `Condition.wait` counts as an interruption; other ones do not."""
 
     class Lock(threading.Condition):
@@ -699,11 +699,11 @@ def test_an_interruption_that_meets_a_lock(stop: type[BaseException], told: tupl
     made = typer.Typer()
     made.command()(work)
     done = CliRunner().invoke(made)
-    assert (done.exit_code, done.stderr, type(done.exception)) == told
+    assert (done.exit_code, done.stderr, type(done.exception)) == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_a_signal_to_a_forked_child_is_not_one_to_the_command() -> None:
+def test_a_signal_to_a_forked_child_does_not_end_the_command() -> None:
     """SIGTERM to a forked worker does not end the command, though both share the pipe that reports signals."""
     start = (
         "import os, signal, time\n"
@@ -725,7 +725,7 @@ def test_a_signal_to_a_forked_child_is_not_one_to_the_command() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send a signal to one process")
-def test_a_command_that_hangs_in_a_kernel_is_ended_at_last() -> None:
+def test_a_command_that_hangs_in_native_code_is_ended() -> None:
     """A command blocked in native code, where Python cannot handle the signal, is ended after a grace period."""
     start = (
         "import contextlib, hashlib\n"
@@ -751,7 +751,7 @@ def test_a_command_that_hangs_in_a_kernel_is_ended_at_last() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_nobody_to_tell_is_no_failure(here: Path) -> None:
+def test_a_full_standard_error_is_ignored(here: Path) -> None:
     """A full standard error loses messages only: files are written and the exit code is unchanged."""
     write_spec(here / "tiny.yaml")
     for arguments, code in ((("build", "./tiny.yaml", "-t", "onnx"), 0), (("show", "no_such_network"), 2)):
@@ -799,10 +799,10 @@ def test_no_escape_codes_off_a_terminal() -> None:
 )
 def test_colours_on_a_terminal_only(env: dict[str, str], coloured: bool) -> None:
     """Colours are used on a terminal only, and a NO_COLOR that is not empty disables them (no-color.org)."""
-    code, said = run_on_terminal([PROGRAM, "show", "no_such_network"], **env)
+    code, output = run_on_terminal([PROGRAM, "show", "no_such_network"], **env)
     assert code == 2
-    assert re.sub(r"\x1b\[[\d;]*m", "", said).startswith("error[E0801]: unknown network 'no_such_network'")
-    assert (ESCAPE in said) is coloured
+    assert re.sub(r"\x1b\[[\d;]*m", "", output).startswith("error[E0801]: unknown network 'no_such_network'")
+    assert (ESCAPE in output) is coloured
 
 
 @pytest.mark.slow
@@ -811,13 +811,13 @@ def test_a_progress_bar_once_writing_takes_a_second(here: Path) -> None:
     start = "import sys, time; from rescompile.cli import main; {}; sys.argv[0] = 'rescompile'; main()"
     hurry = "clock = time.monotonic; time.monotonic = lambda: 1000 * clock()"
     arguments = ["build", "resnet18", "-t", "onnx", "-o", str(here / "x.onnx")]
-    code, said = run_on_terminal([sys.executable, "-c", start.format(hurry), *arguments])
+    code, output = run_on_terminal([sys.executable, "-c", start.format(hurry), *arguments])
     assert code == 0
-    assert re.search(r"\d+%", said)
-    assert "%" not in "".join(screen(said)), "the bar is wiped when it is done"
-    code, said = run_on_terminal([sys.executable, "-c", start.format("time.monotonic = lambda: 0.0"), *arguments])
+    assert re.search(r"\d+%", output)
+    assert "%" not in "".join(screen(output)), "the bar is erased at the end"
+    code, output = run_on_terminal([sys.executable, "-c", start.format("time.monotonic = lambda: 0.0"), *arguments])
     assert code == 0
-    assert "%" not in said
+    assert "%" not in output
     piped = run_after(f"import time; {hurry}", *arguments)
     assert piped.returncode == 0
     assert "%" not in piped.stderr
@@ -847,7 +847,7 @@ def test_show_as_json() -> None:
         assert before["output_shape"] == after["input_shape"]
 
 
-def test_show_counts_what_can_be_counted_by_hand(tmp_path: Path) -> None:
+def test_show_counts_equal_those_by_hand(tmp_path: Path) -> None:
     """`show` counts the parameters and multiply-adds of a network that is small enough to check by hand."""
     shown = data("show", write_spec(tmp_path / "tiny.yaml"))
     assert (shown["parameters"], shown["macs"]) == (TINY_PARAMETERS, TINY_MACS)
@@ -881,12 +881,12 @@ def test_build_of_several_specs(here: Path) -> None:
     for name in ("one", "two"):
         write_spec(here / "specs" / f"{name}.yaml", name=name)
     write_spec(here / "specs" / "wrong.yaml", name="wrong", input=[0, 8, 8])
-    told = data("build", "specs", "-t", "onnx", "-o", "models", code=3)["specs"]
-    assert [(entry["spec"], entry["ok"]) for entry in told] == [
+    entries = data("build", "specs", "-t", "onnx", "-o", "models", code=3)["specs"]
+    assert [(entry["spec"], entry["ok"]) for entry in entries] == [
         ("specs/one.yaml", True), ("specs/two.yaml", True), ("specs/wrong.yaml", False),
     ]  # fmt: skip
-    assert told[0]["files"] == ["models/one.onnx"]
-    assert told[2]["diagnostics"][0]["code"] == "E0104"
+    assert entries[0]["files"] == ["models/one.onnx"]
+    assert entries[2]["diagnostics"][0]["code"] == "E0104"
     assert sorted(path.name for path in (here / "models").iterdir()) == ["one.onnx", "two.onnx"]
     assert invoke("build", "specs/two.yaml", "-t", "onnx", "-o", "alone.onnx").exit_code == 0
     assert (here / "alone.onnx").read_bytes() == (here / "models/two.onnx").read_bytes()
@@ -947,7 +947,7 @@ def test_extract_gives_back_spec_and_passes(here: Path) -> None:
     assert (here / "again.onnx").read_bytes() == model.read_bytes()
 
 
-def test_extract_refuses_what_it_cannot_trust(here: Path) -> None:
+def test_extract_refuses_a_model_without_a_valid_spec(here: Path) -> None:
     """A recorded spec with another hash is a failed check; a model without a recorded spec is a usage error."""
     model = onnx.load(build_tiny(here))
     for entry in model.metadata_props:
@@ -970,7 +970,7 @@ def test_extract_refuses_what_it_cannot_trust(here: Path) -> None:
         ("precision", "\x1b[2J"),
     ],
 )  # fmt: skip
-def test_extract_of_a_record_that_somebody_edited(key: str, value: str, here: Path) -> None:
+def test_extract_refuses_invalid_metadata(key: str, value: str, here: Path) -> None:
     """Invalid metadata is refused and never printed, since it may contain anything."""
     model = onnx.load(build_tiny(here))
     model.metadata_props.append(onnx.StringStringEntryProto(key=f"rescompile.{key}", value=value))
@@ -997,7 +997,7 @@ REBUILT = {
 
 
 @pytest.mark.parametrize("options", REBUILT)
-def test_what_extract_says_builds_the_same_bytes(options: str, here: Path) -> None:
+def test_the_options_that_extract_reports_build_the_same_bytes(options: str, here: Path) -> None:
     """`extract` reports all options that change the file; building with them reproduces it byte for byte."""
     if "int8" in options:
         pytest.importorskip("onnxruntime", reason="int8 quantisation: pip install 'rescompile[quantize]'")
@@ -1026,7 +1026,7 @@ def test_run_as_json(tmp_path: Path) -> None:
     assert ran["outputs"] == again["outputs"] != other["outputs"]
 
 
-def test_run_does_not_ignore_a_batch_that_the_model_cannot_have(tmp_path: Path) -> None:
+def test_run_refuses_a_batch_that_differs_from_a_fixed_one(tmp_path: Path) -> None:
     """A model of fixed batch 3 runs with batch 3, and `--batch 2` is refused."""
     model = build_tiny(tmp_path, "--batch", "3")
     assert data("run", model)["inputs"] == {"input": [3, 3, 8, 8]}
@@ -1116,12 +1116,12 @@ def test_diagnostics_for_continuous_integration(here: Path) -> None:
 def test_every_pass_is_an_option(command: str) -> None:
     """Every pass is an option of each command that transforms a network."""
     assert PASSES
-    told = invoke(command, "--help").stdout
+    text = invoke(command, "--help").stdout
     for step in PASSES:
-        assert f"--{step.name}" in told
+        assert f"--{step.name}" in text
 
 
-def test_a_pass_changes_what_show_shows() -> None:
+def test_show_applies_passes() -> None:
     """Folding the 20 norms of resnet18 removes 4,800 scales and turns 4,800 shifts into biases."""
     before, after = data("show", "resnet18"), data("show", "resnet18", "--fold-batchnorm")
     assert (before["passes"], after["passes"]) == ([], ["fold-batchnorm"])
@@ -1138,7 +1138,7 @@ def committed_schema() -> dict[str, Any]:
     return loaded
 
 
-def test_the_committed_schema_is_the_programs() -> None:
+def test_the_committed_schema_is_up_to_date() -> None:
     """The committed schema is up to date. If this fails: rescompile schema > docs/spec.schema.json"""
     assert program("schema").stdout == (ROOT / "docs/spec.schema.json").read_text()
 
@@ -1190,7 +1190,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "input of five sizes": {"input": [3, 8, 8, 8, 8]},
     "input of text": {"input": [3, "x", 8]},
     "unknown key in expect": {"expect": {"params": TINY_PARAMETERS}},
-    "notes that are no list": {"notes": "text"},
+    "notes that are not a list": {"notes": "text"},
     "unknown survival schedule": {"survival": {"schedule": "quadratic", "last": 0.5, "unit": "batch", "rescale": "test"}},
     "unknown attribute of an op": {"network": [{"conv": {"channels": 4, "kernel": 3, "colour": 1}}]},
     "parallel without merge": {"network": [{"parallel": {"branches": ["act", "act"]}}]},

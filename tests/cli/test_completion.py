@@ -1,4 +1,4 @@
-"""Shell completion: what is offered, and that bash, zsh and fish put it on the command line."""
+"""Shell completion: the offered words, and their insertion into the command line by bash, zsh and fish."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ COMMANDS = dict(commands())
     ],
 )
 def test_offers(line: str, expected: list[str]) -> None:
-    """Commands, options, zoo names, and what each option takes; nothing after a mistake."""
+    """Commands, options, zoo names and values of options are offered, but nothing after a mistake."""
     try:
         found = offered(line)
     except completion.RescompileError:
@@ -112,8 +112,8 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_parameter_is_known(name: str) -> None:
-    """What each parameter takes is known: it has choices, a source, or is a number."""
+def test_every_parameter_has_a_source(name: str) -> None:
+    """Every parameter is a number or has a source of words to offer."""
     for parameter in COMMANDS[name].params:
         if getattr(parameter, "is_flag", False):
             continue
@@ -122,7 +122,7 @@ def test_every_parameter_is_known(name: str) -> None:
 
 
 def test_no_source_is_unused() -> None:
-    """Every row of the table is that of a parameter."""
+    """Every entry of the table of sources belongs to a parameter."""
     used = {
         key
         for name, command in COMMANDS.items()
@@ -134,22 +134,22 @@ def test_no_source_is_unused() -> None:
 
 
 @pytest.mark.parametrize("line", ["rescompile b", "rescompile build resnet50 --set layer3.", "rescompile build x -t "])
-def test_it_answers_without_frameworks(line: str) -> None:
-    """An answer needs neither a framework nor numpy, and a line of it is a word, a tab and its help."""
+def test_completion_imports_no_framework(line: str) -> None:
+    """Completion imports neither a framework nor numpy, and prints a word, a tab and its help on each line."""
     code = (
         "import sys\nfrom rescompile.__main__ import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         "assert not {'torch', 'onnx', 'jax', 'numpy', 'jinja2'} & sys.modules.keys()"
     )
     environment = {**os.environ, COMPLETE: line}
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
-    assert told
-    assert all(re.fullmatch(r"[^\t\n]+\t[^\t\n]*", each) for each in told.splitlines())
+    assert output
+    assert all(re.fullmatch(r"[^\t\n]+\t[^\t\n]*", each) for each in output.splitlines())
 
 
-#: What is typed in a shell, with \t for Tab, and the arguments that the command is then called with.
+#: Text typed into a shell, with \t for Tab, and the arguments of the resulting call.
 TYPED = {
     "rescompile vali\tresnet1001\r": ["validate", "resnet1001"],
     "rescompile validate preact_resnet18\t\r": ["validate", "preact_resnet18"],
@@ -167,7 +167,7 @@ SETUP = {
 }
 START = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config", "--interactive"]}
 
-#: Answers completion requests, and notes how else it is called.
+#: A program that answers completion requests, and records the arguments of all other calls.
 STAND_IN = f"""#!{sys.executable}
 import json, os, sys
 if "{COMPLETE}" in os.environ:
@@ -178,7 +178,7 @@ with open(os.environ["CALLS"], "a") as file:
 
 
 def keys(terminal: int, calls: Path, setup: str) -> Iterator[bytes]:
-    """Type into a terminal, and yield what it shows. A line is typed when the one before it has called the command."""
+    """Type into a terminal and yield its output. Each line is typed after the previous one has called the command."""
     calls.touch()
     os.write(terminal, setup.encode())
     for number, typed in enumerate(TYPED, 1):

@@ -29,7 +29,7 @@ def report() -> dict[str, Any]:
     return {**data, "runtimes": {row["name"]: row for row in data["runtimes"]}}
 
 
-def test_what_is_here_works() -> None:
+def test_installed_runtimes_work() -> None:
     """Installed runtimes work: each precision has an error within its bound, but not below what its rounding allows."""
     data = report()
     assert list(data["runtimes"]) == list(RUNTIMES)
@@ -55,7 +55,7 @@ def test_text() -> None:
     assert any("ort-cpu" in line and "works" in line and "fp32" in line for line in lines)
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing library is reported with the command that installs it, and the other runtimes are still checked."""
 
     def nothing() -> Any:
@@ -72,7 +72,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "needs pip install 'rescompile[run]'\n" in text
 
 
-def test_what_is_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that raises and one whose numbers are wrong are reported as not working, without a traceback."""
     right = torch_runtime.Module.outputs
     monkeypatch.setattr(torch_runtime.Module, "outputs", lambda self: {"logits": 1.01 * right(self)["logits"]})
@@ -93,7 +93,7 @@ def test_what_is_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "its output is wrong" in done.stdout
 
 
-def test_a_library_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_cannot_be_loaded_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception while a library is imported becomes the reported reason, for runtimes and for targets."""
 
     def broken(*arguments: Any) -> Any:
@@ -108,7 +108,7 @@ def test_a_library_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch
     assert {target["reason"] for target in data["targets"]} == {"OSError: libgomp.so.1: cannot open"}
 
 
-def test_an_output_that_is_no_number_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_of_nan_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime whose output is NaN does not pass the check."""
     monkeypatch.setattr(
         torch_runtime.Module, "outputs", lambda self: {"logits": np.full((2, 4), np.nan, dtype=np.float32)}

@@ -1,4 +1,4 @@
-"""`draw`: files by their ending, what it draws from, and what it refuses."""
+"""`draw`: file formats by suffix, drawable inputs, and refused options."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def draw(*arguments: str) -> Result:
-    """The command in this process; whatever it raises but SystemExit fails the test."""
+    """Run the command in this process; any exception other than SystemExit fails the test."""
     return CliRunner().invoke(app, ["draw", *arguments], catch_exceptions=False)
 
 
 def refused(code: str, exit_code: int, *arguments: str) -> str:
-    """The message of a refusal, which leaves no file."""
+    """Return the message of a command that must fail with this code and write no file."""
     before = sorted(Path().iterdir())
     done = draw(*arguments)
     assert done.exit_code == exit_code, done.output
@@ -33,7 +33,7 @@ def refused(code: str, exit_code: int, *arguments: str) -> str:
     return done.stderr
 
 
-def test_the_default_is_an_svg_after_the_network() -> None:
+def test_the_default_is_an_svg_named_after_the_network() -> None:
     assert draw("resnet18").exit_code == 0
     assert Path("resnet18.svg").read_text().startswith("<svg ")
     assert draw("resnet18", "-o", "-").stdout == Path("resnet18.svg").read_text()
@@ -41,8 +41,8 @@ def test_the_default_is_an_svg_after_the_network() -> None:
 
 @pytest.mark.parametrize("ending", ["svg", "html", "mmd", "dot", "png", "pdf"])
 @pytest.mark.slow_for("png", "pdf")
-def test_a_picture_replaces_one_of_ours(ending: str) -> None:
-    """Any other file is left alone, unless --force is given."""
+def test_only_generated_pictures_are_overwritten(ending: str) -> None:
+    """A picture overwrites one that rescompile drew, and any other file only with `--force`."""
     if ending in ("png", "pdf"):
         pytest.importorskip("matplotlib", reason="pip install 'rescompile[plot]'")
     path = Path(f"net.{ending}")
@@ -65,8 +65,8 @@ def test_settings_passes_and_features_are_drawn() -> None:
     assert "fold-batchnorm" in text
 
 
-def test_a_model_that_records_its_spec() -> None:
-    """With its passes; more can be set and added."""
+def test_an_onnx_file_is_drawn_from_its_recorded_spec() -> None:
+    """An ONNX file is drawn from its recorded spec and passes, to which settings and passes can be added."""
     done = CliRunner().invoke(
         app, ["build", "resnet20_cifar", "-t", "onnx", "--no-weights", "--fold-batchnorm", "--set", "layer1.depth=4"]
     )
@@ -80,7 +80,7 @@ def test_a_model_that_records_its_spec() -> None:
     assert "--set:1:1" in wrong
 
 
-def test_a_file_that_is_no_model() -> None:
+def test_invalid_and_missing_models_are_refused() -> None:
     Path("bad.onnx").write_bytes(b"\x08\x0a")
     refused("E0801", 2, "bad.onnx")
     refused("E0801", 2, "missing.onnx")
@@ -88,7 +88,7 @@ def test_a_file_that_is_no_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "text"),
     [
         (["-o", "net.jpg"], ".svg, .html, .png, .pdf, .mmd or .dot"),
         (["-o", "net"], "must end in"),
@@ -104,25 +104,25 @@ def test_a_file_that_is_no_model() -> None:
         (["--against", "resnet34", "-o", "net.dot"], ".dot"),
     ],
 )
-def test_options_that_cannot_be_used(arguments: Sequence[str], words: str) -> None:
-    assert words in refused("E0802", 2, "resnet18", *arguments)
+def test_invalid_options_are_refused(arguments: Sequence[str], text: str) -> None:
+    assert text in refused("E0802", 2, "resnet18", *arguments)
 
 
-def test_places_that_cannot_be_written() -> None:
+def test_unwritable_paths_are_refused() -> None:
     refused("E1002", 5, "resnet18", "-o", "missing/net.svg")
     Path("folder.svg").mkdir()
     refused("E1002", 5, "resnet18", "-o", "folder.svg")
 
 
-def test_no_input_is_overwritten() -> None:
+def test_the_spec_is_not_overwritten() -> None:
     Path("net.svg").write_text(
         "rescompile: 1\nname: net\ninput: [3, 8, 8]\nnetwork: [{conv: {channels: 4, kernel: 3}}]\n"
     )
     assert "would overwrite" in refused("E0802", 2, "./net.svg", "-o", "net.svg", "--force")
 
 
-def test_two_networks() -> None:
-    """The differences are those of `explain`, with their costs and places."""
+def test_a_comparison_of_two_networks() -> None:
+    """A comparison marks the rows that differ and prints the differences in cost."""
     assert draw("resnet50", "--against", "resnet50_v1", "-o", "both.svg").exit_code == 0
     text = Path("both.svg").read_text()
     assert "resnet50 compared with resnet50_v1" in text
@@ -133,7 +133,7 @@ def test_two_networks() -> None:
 
 
 def result(network: str, **changes: Any) -> str:
-    """A result file of bench with one row, whose rows of the network took 1, 2, 3, ... ms."""
+    """Write a bench result whose profile has 1, 2, 3, ... ms for the rows of the network, and return its path."""
     from rescompile.bench.profiling import owners, shares
     from rescompile.bench.results import BenchRow, Result
     from rescompile.bench.statistics import Interval, Summary
@@ -157,23 +157,23 @@ def result(network: str, **changes: Any) -> str:
 
 
 def part_names(network: Any, parts: Sequence[str]) -> list[str]:
-    """The name of one op of each row."""
+    """Return the name of one op of each row."""
     from rescompile.bench.profiling import owners
 
     part_of, _ = owners(network)
     return [next(name for name, part in part_of.items() if part == each and name != "logits") for each in parts]
 
 
-def test_painted_by_time() -> None:
-    """Of the file's rows: ResNet-18 has six, of 1 to 6 ms."""
+def test_colour_by_time() -> None:
+    """Each of the six rows of ResNet-18 is labelled with its time in the result file."""
     assert draw("resnet18", "--color", "time", "--result", result("resnet18"), "-o", "-").exit_code == 0
     text = draw("resnet18", "--color", "time", "--result", "result.json", "-o", "-").stdout
     assert all(f"{number} ms (" in text for number in range(1, 7))
     assert "time on ort-cpu, fp32, batch 1, profiled" in text
 
 
-def test_times_of_another_network() -> None:
-    """Or of none, without a profile, or in a file that is no result."""
+def test_unsuitable_times_are_refused() -> None:
+    """Times of another network, results without a profile, and invalid or missing result files are refused."""
     result("resnet18")
     refused("E0811", 2, "resnet34", "--color", "time", "--result", "result.json")
     refused("E0811", 2, "resnet18", "--set", "layer1.depth=3", "--color", "time", "--result", "result.json")
@@ -185,7 +185,7 @@ def test_times_of_another_network() -> None:
 
 
 def verdict(**changes: Any) -> dict[str, Any]:
-    """A row of `verify --json`."""
+    """Return a row of `verify --json`."""
     row = {
         "target": "onnx",
         "runtime": None,
@@ -199,13 +199,13 @@ def verdict(**changes: Any) -> dict[str, Any]:
 
 
 def verified(name: str, *targets: Any) -> str:
-    """A file that `verify --json` printed."""
+    """Write the output of `verify --json` to a file and return its path."""
     Path("verify.json").write_text(json.dumps({"name": name, "passed": True, "targets": targets}))
     return "verify.json"
 
 
-def test_painted_by_error() -> None:
-    """By the worst of the targets."""
+def test_colour_by_error() -> None:
+    """The first difference of the target with the largest error is marked."""
     wrong = verdict(target="torch", error=0.5, passed=False, first="layer3")
     file = verified("resnet18", verdict(), wrong)
     text = draw("resnet18", "--color", "error", "--result", file, "-o", "-").stdout
@@ -218,8 +218,8 @@ def test_painted_by_error() -> None:
     assert "not finite" in text
 
 
-def test_painted_by_the_error_of_each_part() -> None:
-    """The error of a row is that of its last part; a file with values that are not finite is painted by the first part that differs."""
+def test_colour_by_the_error_of_each_part() -> None:
+    """The error of a row is that of its last part; if values are not finite, only the first part that differs is marked."""
     parts = {"conv1": 1e-7, "maxpool": 2e-7, "layer1": 3e-7, "layer2": 4e-7, "logits": 9e-7}
     text = draw(
         "resnet18", "--color", "error", "--result", verified("resnet18", verdict(parts=parts, error=5e-7)), "-o", "-"
@@ -240,33 +240,33 @@ def test_painted_by_the_error_of_each_part() -> None:
      *(json.dumps({"name": "resnet18", "targets": [verdict(error=error)]}) for error in (-1, math.nan, True))],
     ids=range(16),
 )  # fmt: skip
-def test_errors_of_a_file_that_is_no_result(content: str) -> None:
+def test_invalid_verify_files_are_refused(content: str) -> None:
     Path("verify.json").write_text(content)
     refused("E0820", 2, "resnet18", "--color", "error", "--result", "verify.json")
 
 
-def test_errors_of_a_file_that_is_too_large() -> None:
-    """It is refused before it is read."""
+def test_a_verify_file_that_is_too_large_is_refused() -> None:
+    """A file of a terabyte is refused before it is read."""
     with Path("verify.json").open("wb") as file:
         file.truncate(1 << 40)
     assert "MiB" in refused("E0820", 2, "resnet18", "--color", "error", "--result", "verify.json")
 
 
-def test_errors_of_another_network() -> None:
+def test_errors_of_another_network_are_refused() -> None:
     refused("E0811", 2, "resnet34", "--color", "error", "--result", verified("resnet18", verdict()))
     other = verdict(passed=False, first="denseblock1", error=1.0)
     refused("E0811", 2, "resnet18", "--color", "error", "--result", verified("resnet18", other))
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only PNG and PDF need it, and the message names the extra."""
+    """Without matplotlib, PNG and PDF files give an error that names the extra; other formats do not need it."""
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert "rescompile[plot]" in refused("E0902", 4, "resnet18", "-o", "net.png")
     assert draw("resnet18", "-o", "net.html").exit_code == 0
     assert GENERATOR in Path("net.html").read_text()
 
 
-def test_a_network_that_is_too_large() -> None:
+def test_a_network_that_is_too_large_is_refused() -> None:
     rows = "".join(f"  - c{at}: {{conv: {{channels: {4 + at % 2}, kernel: 3}}}}\n" for at in range(1001))
     Path("long.yaml").write_text(f"rescompile: 1\nname: long\ninput: [4, 8, 8]\nnetwork:\n{rows}")
     assert "--depth rows" in refused("E0810", 2, "./long.yaml")

@@ -1,4 +1,4 @@
-"""Which modules a command imports; importing takes most of a command's time."""
+"""A command imports only the modules that it needs, since imports take most of its time."""
 
 from __future__ import annotations
 

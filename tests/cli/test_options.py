@@ -26,7 +26,7 @@ TABLE = (
         ([], {}),
     ],
 )
-def test_texts_become_values(given: list[str], values: dict[str, Any]) -> None:
+def test_values_are_converted_to_the_types_of_options(given: list[str], values: dict[str, Any]) -> None:
     """Texts are converted to the types of the options; flags and choices may omit their value."""
     assert read(map(assignment, given), TABLE, "it") == values
 
@@ -45,7 +45,7 @@ def test_texts_become_values(given: list[str], values: dict[str, Any]) -> None:
         ("thraeds", "1", "it has no option 'thraeds'"),
     ],
 )
-def test_wrong_values_are_refused_in_the_same_words(name: str, value: Any, message: str) -> None:
+def test_wrong_values_are_refused(name: str, value: Any, message: str) -> None:
     """A wrong value raises a UsageError that states the expected value and the given one."""
     with pytest.raises(UsageError) as caught:
         read([(name, value)], TABLE, "it")

@@ -1,4 +1,4 @@
-"""A command leaves the settings of the process as they were: it may run within another program, a notebook or an editor."""
+"""A command leaves the settings of the process unchanged, since it may run in another program, a notebook or an editor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rescompile.cli import app
 
-#: A command of each kind, by a name for the test.
+#: Commands by test ID.
 COMMANDS = {
     "build": ["build", "resnet20_cifar", "-t", "onnx", "-o", "it.onnx"],
     "source": ["build", "resnet20_cifar", "-t", "source", "-o", "it.py"],
@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 def settings() -> dict[str, Any]:
-    """The settings that a process has once."""
+    """Return the process-wide settings."""
     return {
         "digits of integers": sys.get_int_max_str_digits(),
         "recursion": sys.getrecursionlimit(),
@@ -45,8 +45,8 @@ def settings() -> dict[str, Any]:
 
 @pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_settings_are_as_before(name: str) -> None:
-    """Each command leaves every setting as it found it."""
+def test_settings_are_unchanged(name: str) -> None:
+    """Each command leaves all process-wide settings unchanged."""
     before = settings()
     done = CliRunner().invoke(app, COMMANDS[name])
     assert done.exit_code == (2 if name == "wrong" else 0), done.output

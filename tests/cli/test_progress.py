@@ -1,4 +1,4 @@
-"""Progress: the rate and the time left, on a terminal only, for all work that can take more than a second."""
+"""Progress bars: rate and remaining time, on a terminal only, for all work that can take more than a second."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NETWORK = {
 
 
 class Terminal(io.StringIO):
-    """Standard error that is a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self) -> bool:
         """Return True."""
@@ -36,7 +36,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Return standard error that is a terminal, with a clock on which each look takes ten seconds."""
+    """Return a terminal for standard error, with a clock that advances ten seconds at each reading."""
     now = iter(range(0, 10**9, 10))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
     stream = Terminal()
@@ -46,7 +46,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def test_rate_and_time_left(terminal: Terminal) -> None:
-    """A bar has its percentage, its rate and the time left, and is wiped at the end and by messages."""
+    """A bar shows the percentage, the rate and the time left, and is erased at the end and before messages."""
     with redirect_stderr(terminal), Progress(100, "specs") as bar:
         bar.advance(25, "resnet50")
         shown = terminal.getvalue()
@@ -61,7 +61,7 @@ def test_rate_and_time_left(terminal: Terminal) -> None:
 
 
 def test_units_and_parts(terminal: Terminal) -> None:
-    """Bytes are shown as MiB; a new part counts from its own start; hours are shown as such; without a total there is no bar."""
+    """Bytes are shown in MiB and long times in hours; a new part starts from zero; without a total there is no percentage."""
     with redirect_stderr(terminal), Progress(1 << 40, "MiB", 1 << 20) as bar:
         bar.advance(1 << 20)
     assert re.search(r"0%  [\d.]+ MiB/s, \d+:\d\d:\d\d left", terminal.getvalue())
@@ -78,7 +78,7 @@ def test_units_and_parts(terminal: Terminal) -> None:
 
 
 def test_bars_do_not_nest(terminal: Terminal) -> None:
-    """Work within other work is not shown, and the outer bar goes on."""
+    """The bar of nested work is not shown, and the outer bar continues."""
     with redirect_stderr(terminal):
         for _ in track(range(3), 3, "specs"):
             with Progress(10, "MiB") as inner:
@@ -90,7 +90,7 @@ def test_bars_do_not_nest(terminal: Terminal) -> None:
 
 @pytest.fixture
 def run(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Return a function that runs a command in a folder with three specs, and returns what standard error gets."""
+    """Return a function that runs a command in a folder with three specs and returns its standard error."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "specs").mkdir()
     for name in "abc":
@@ -125,7 +125,7 @@ def run(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ids=lambda value: value[0] if isinstance(value, list) else value,
 )  # fmt: skip
 def test_commands_show_their_progress(arguments: list[str], unit: str, run: Callable[..., str]) -> None:
-    """Each kind of work has a rate and the time left."""
+    """Every long command shows its rate and the time left."""
     if arguments[0] != "list":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("torch")
@@ -133,7 +133,7 @@ def test_commands_show_their_progress(arguments: list[str], unit: str, run: Call
 
 
 def test_no_progress_with_json(run: Callable[..., str]) -> None:
-    """With --json there is none, and the next command, or the next bar of the same process, has it again."""
+    """With `--json` there is no bar, and the next command of the same process has one again."""
     assert "%" not in run("validate", "specs", "--json")
     assert reporting.shows_progress
     assert "%" in run("validate", "specs")

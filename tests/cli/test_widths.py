@@ -1,4 +1,4 @@
-"""Tables fit the window of a terminal: at 60, 80 and 120 columns no line is longer, and nothing is cut."""
+"""Tables fit a terminal of 60, 80 or 120 columns: no line is longer, and no text is cut off."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ROWS = [
 
 
 def letters(text: str) -> Counter[str]:
-    """Return the characters of a text without spaces and rules, which wrapping must not change."""
+    """Count the characters of a text without spaces and rules, which wrapping must not change."""
     return Counter("".join(text.split()).replace("-", ""))
 
 
 @pytest.mark.parametrize("width", range(20, 61, 5))
 def test_a_table_fits(width: int) -> None:
-    """No line is longer than the window, all text is there, and numbers stay in one piece."""
+    """No line is longer than the window, no text is lost, and numbers are not broken."""
     lines = text_table(ROWS, "<<>", width)
     assert max(map(len, lines)) <= width
     assert not letters("".join(chain(*ROWS))) - letters("".join(lines))
@@ -40,8 +40,8 @@ def test_a_table_fits(width: int) -> None:
     assert text_table(ROWS, "<<>", 200) == text_table(ROWS, "<<>")
 
 
-def test_rows_stay_rows() -> None:
-    """A cell continues below itself; a table that cannot be narrow enough becomes a list, without empty cells."""
+def test_narrow_tables() -> None:
+    """Long cells are wrapped within their column; a table that is still too wide becomes a list without empty cells."""
     wide = [("a", "b", "n"), ("one two three", "torch-cpu:compile", "1")]
     assert table_rows(wide, "<<>", 26) == [
         ["a           b            n"],
@@ -53,7 +53,7 @@ def test_rows_stay_rows() -> None:
 
 
 def test_wrapping() -> None:
-    """Words move to the next line whole; a longer one is broken after punctuation; the indent of a tree is kept."""
+    """Lines break between words, and in longer words after punctuation; the indent of a tree is kept."""
     assert wrapped("one two three", 8) == ["one two", "three"]
     assert wrapped("    layer1.0.downsample", 16) == ["    layer1.0.", "    downsample"]
     assert wrapped("x" * 10, 4) == ["xxxx", "xxxx", "xx"]
@@ -61,7 +61,7 @@ def test_wrapping() -> None:
 
 
 class Terminal(io.StringIO):
-    """Standard output that is a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self) -> bool:
         """Return True."""
@@ -70,7 +70,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
-    """Return a function that runs a command on a terminal with some columns, or in a pipe, and returns what it prints."""
+    """Return a function that runs a command in a pipe, or on a terminal of given width, and returns its output."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, columns: int | None = None) -> str:
@@ -97,19 +97,19 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda words: words[0])
-def test_commands(arguments: tuple[str, ...], shown: Callable[..., str]) -> None:
-    """What is a table in a pipe is the same text on a terminal, in lines that fit its window."""
+def test_output_of_commands_fits(arguments: tuple[str, ...], shown: Callable[..., str]) -> None:
+    """Apart from summary lines, the output on a terminal fits its width and contains all text of the output in a pipe."""
     if arguments[0] in ("verify", "doctor"):
         pytest.importorskip("onnxruntime")
     if arguments[0] == "weights":
         save_file({f"{'deep.' * 20}weight": np.zeros((1, 2, 3)), "bias": np.zeros(3)}, "w.safetensors")
     piped = shown(*arguments)
     for width in WINDOWS:
-        told = shown(*arguments, columns=width)
-        long = [line for line in told.splitlines() if len(line) > width]
+        printed = shown(*arguments, columns=width)
+        long = [line for line in printed.splitlines() if len(line) > width]
         summary = ("spec sha256", f"{arguments[1]}:" if len(arguments) > 1 else "-", "length in", "the other")
         assert all(line.startswith(summary) for line in long), long
-        assert not letters(piped) - letters(told)
+        assert not letters(piped) - letters(printed)
 
 
 def test_markdown_in_a_pipe_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The tinygrad target of docs/add-a-backend.md: the zoo in it, and networks of several families run by tinygrad."""
+"""The tinygrad target of docs/add-a-backend.md builds most of the zoo, and tinygrad computes the right outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from doc_pages import DOCS, environment, prepare_folder
 
 PAGE = DOCS / "add-a-backend.md"
 
-#: Writes every network of the zoo, and prints the messages of those that are refused.
+#: A program that builds every network of the zoo and prints the messages of those that are refused.
 _ZOO = """
 import json, rescompile
 from rescompile.backend import Unavailable
@@ -29,12 +29,12 @@ print(json.dumps([len(zoo()), refused]))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the projects of the page are installed."""
+    """Return a folder in which the projects of the page are installed."""
     return prepare_folder(PAGE, tmp_path_factory.mktemp("add-a-backend"))
 
 
 def python(folder: Path, *arguments: str, **variables: str) -> str:
-    """The standard output of Python in a process that finds the installed projects."""
+    """Return the standard output of a Python process that finds the installed projects."""
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment(folder) | variables, capture_output=True, text=True,
         check=False,
@@ -44,8 +44,8 @@ def python(folder: Path, *arguments: str, **variables: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_zoo_is_written_or_refused_by_name(folder: Path) -> None:
-    """A network is written completely or refused with what is missing, and about three fifths are written, as the page states."""
+def test_networks_are_built_or_refused_with_a_reason(folder: Path) -> None:
+    """About three fifths of the zoo are built, as the page states, and the others are refused with what is missing."""
     total, refused = json.loads(python(folder, "-c", _ZOO))
     assert 0.55 < 1 - len(refused) / total < 0.65
     survival = "source of tinygrad has no residual branches with a 'survival', but the class Basic needs them"
@@ -57,8 +57,8 @@ def test_the_zoo_is_written_or_refused_by_name(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["highway_mnist_fc_10", "mobilenet_v1", "he2016_shortcut_scale_0_1"])
-def test_tinygrad_computes_what_the_spec_means(folder: Path, name: str) -> None:
-    """Gates, depthwise convolutions, options of the shortcut, named sequences: outputs are within the bound of `verify`."""
+def test_tinygrad_computes_the_right_outputs(folder: Path, name: str) -> None:
+    """Outputs of networks with gates, depthwise convolutions and scaled shortcuts are within the bound of `verify`."""
     pytest.importorskip("tinygrad", reason="runs the example: pip install tinygrad==0.10.0 llvmlite==0.44.0")
     command = ("-m", "rescompile", "verify", name, "--targets", "tinygrad", "--json")
     (row,) = json.loads(python(folder, *command, LLVM="1"))["targets"]

@@ -48,7 +48,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_three_functions(tmp_path: Path) -> None:
-    """The documented use of `load`, `elaborate` and `build` works, and all ways give the same file."""
+    """The documented use of `load`, `elaborate` and `build` works, and a spec and its network give the same file."""
     spec = rescompile.load("resnet18", ["parameters.classes=10", "input=[1, 32, 32]"])
     assert isinstance(spec, Spec)
     network = rescompile.elaborate(spec)
@@ -93,7 +93,7 @@ def test_build_takes_weights_of_either_kind(tmp_path: Path) -> None:
         rescompile.build(spec, "onnx", weights, structure_only=True)  # weights contradict a structure without weights
 
 
-def test_a_state_dict_is_taken_as_it_is() -> None:
+def test_build_takes_a_state_dict() -> None:
     """`build` takes a torch state dict, including parameters that require gradients and bfloat16 tensors."""
     torch = pytest.importorskip("torch", reason="creates the tensors: pip install 'rescompile[torch]'")
     network = facts.network("wrn_22_2_B313")
@@ -115,7 +115,7 @@ def test_a_state_dict_is_taken_as_it_is() -> None:
         ({"precision": "int8", "calibrate": [1]}, "not a list"),
     ],
 )
-def test_what_is_of_another_kind_is_named(options: dict[str, Any], message: str) -> None:
+def test_arguments_of_the_wrong_type_are_refused(options: dict[str, Any], message: str) -> None:
     """Arguments of an unsupported type raise a UsageError that states what is expected."""
     with pytest.raises(UsageError) as refused:
         rescompile.build("wrn_22_2_B313", "onnx", **options).to_bytes()
@@ -138,7 +138,7 @@ def test_source_takes_no_weights() -> None:
         rescompile.build(network, "source", dict(draw(network)))
 
 
-def test_networks_can_be_copied_and_sent() -> None:
+def test_networks_can_be_copied_and_pickled() -> None:
     """Networks can be deep-copied, and pickled for other processes."""
     network = facts.network("googlenet")
     assert copy.deepcopy(network) == network
@@ -146,7 +146,7 @@ def test_networks_can_be_copied_and_sent() -> None:
     assert rescompile.build(sent, "source").to_bytes() == rescompile.build(network, "source").to_bytes()
 
 
-def test_errors_are_of_the_documented_kinds(tmp_path: Path) -> None:
+def test_errors_are_of_the_documented_types(tmp_path: Path) -> None:
     """Every failure raises one of the documented exceptions, with all of its diagnostics."""
     spec = rescompile.load("resnet18")
     with pytest.raises(Unavailable, match="onxx"):
@@ -201,7 +201,7 @@ def test_no_submodule_shares_a_public_name() -> None:
 
 
 #: The modules whose classes are used directly by users of the API or by authors of backends and passes.
-IN_HAND = (
+DOCUMENTED = (
     "backend",
     "diagnostics.errors",
     "ir.network",
@@ -216,14 +216,14 @@ IN_HAND = (
 def test_docstrings() -> None:
     """Every public module, class and function has a docstring, as have the methods of classes for users."""
     bare = []
-    assert set(IN_HAND) < {module.__name__.removeprefix("rescompile.") for module in modules()}
+    assert set(DOCUMENTED) < {module.__name__.removeprefix("rescompile.") for module in modules()}
     for module in modules():
         bare += [module.__name__] * (not module.__doc__)
         for name, thing in vars(module).items():
             if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__ or not callable(thing):
                 continue
             bare += [f"{module.__name__}.{name}"] * (not inspect.getdoc(thing))
-            if inspect.isclass(thing) and module.__name__.removeprefix("rescompile.") in IN_HAND:
+            if inspect.isclass(thing) and module.__name__.removeprefix("rescompile.") in DOCUMENTED:
                 methods = [key for key, value in vars(thing).items() if isinstance(value, FunctionType | property)]
                 bare += [
                     f"{module.__name__}.{name}.{key}"
@@ -250,10 +250,10 @@ def test_every_op_has_a_spelling_in_source() -> None:
 
 @pytest.mark.parametrize("target", ["onnx", "source"])
 @pytest.mark.parametrize("rows", ["[double]", "[{rows: [double, {double: {times: 3}}]}]"], ids=["alone", "in a list"])
-def test_an_op_of_somebody_else_is_refused_by_its_word(
+def test_a_third_party_op_without_a_rule_is_refused(
     target: str, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An op from outside (docs/add-an-op.md) for which a target has no rule is refused by name."""
+    """A third-party op (docs/add-an-op.md) for which a target has no rule is refused by name."""
 
     @record(slots=False)
     class Double(ops.Kind):
@@ -281,7 +281,7 @@ def test_every_op_is_in_the_table_of_ops() -> None:
     assert len({kind.word for kind in ops.KINDS}) == len(ops.KINDS)
 
 
-def test_no_name_is_reserved() -> None:
+def test_library_and_ops_use_no_reserved_name() -> None:
     """No op has an attribute or name, and no library block a parameter or name, that rows reserve, such as `depth`."""
     for word in ops.WORDS:
         assert not set(ops.attributes(word)) & RESERVED, word
@@ -300,7 +300,7 @@ def test_module_attributes_are_those_of_torch() -> None:
     assert public == MODULE_ATTRIBUTES
 
 
-def test_every_built_in_backend_keeps_the_protocol() -> None:
+def test_every_built_in_backend_follows_the_protocol() -> None:
     """Every built-in backend has a suffix, documented options and `emit`."""
     assert "onnx" in built_in()
     for target in built_in():
@@ -336,7 +336,7 @@ def emit(network, weights, **options):
 
 
 def evaluate(network, weights, x, **options):
-    """What the interpreter computes in float32: a target that is right."""
+    """The outputs of the interpreter in float32, so that the target is correct."""
     return interpret(network, weights, x, "fp32")
 
 
@@ -347,7 +347,7 @@ def extract(path):
 '''
 
 
-#: Backends that differ from the one above in `evaluate` only.
+#: Backends that differ from the one above only in `evaluate` or its requirements.
 OTHERS = {
     "rescompile_doubling": """
         def evaluate(network, weights, x, **options):
@@ -402,7 +402,7 @@ def test_backend_of_a_third_party(foreign: Path) -> None:
     assert lines[0].startswith("conv1" + " " * 26)
 
 
-def test_passes_and_structure_reach_a_third_party(foreign: Path) -> None:
+def test_passes_and_no_weights_apply_to_a_third_party(foreign: Path) -> None:
     """Passes and `--no-weights` apply to a third-party backend without its knowledge."""
     options = ("--no-weights", "--fold-batchnorm", "--option", "upper=true", "-o", "folded.txt")
     done = command(foreign, "build", "resnet18", "--target", "listing", *options)
@@ -413,7 +413,7 @@ def test_passes_and_structure_reach_a_third_party(foreign: Path) -> None:
     assert words.count("CONV") == 20
 
 
-def test_what_a_third_party_recorded_comes_back(foreign: Path) -> None:
+def test_extract_reads_files_of_a_third_party(foreign: Path) -> None:
     """`extract` reads a file of a third-party backend, chosen by the file's suffix."""
     assert command(foreign, "build", "resnet18", "--target", "listing", "--option", "width=30").returncode == 0
     done = command(foreign, "extract", "resnet18.txt")
@@ -422,7 +422,7 @@ def test_what_a_third_party_recorded_comes_back(foreign: Path) -> None:
     assert done.stderr == "built with --option=width=30\n"
 
 
-def test_extract_tells_a_backend_that_cannot_be_loaded(foreign: Path) -> None:
+def test_extract_reports_backends_that_cannot_be_loaded(foreign: Path) -> None:
     """If no backend reads the suffix, `extract` reports backends that cannot be loaded and may read it."""
     (foreign.parent / "model.drawing").write_text("nothing\n")
     done = command(foreign, "extract", "model.drawing")
@@ -442,7 +442,7 @@ def test_doctor_lists_third_parties(foreign: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (("--target", "listings"), 4, "did you mean 'listing'?"),
         (("--target", "listing", "--option", "widht=3"), 2, "did you mean 'width'?"),
@@ -452,23 +452,23 @@ def test_doctor_lists_third_parties(foreign: Path) -> None:
         (("--target", "broken"), 4, "a_framework_that_is_not_here"),
     ],
 )
-def test_mistakes_with_a_third_party(foreign: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
+def test_mistakes_with_a_third_party(foreign: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
     """The options of a third-party backend are checked as those of built-in ones, and none gives a traceback."""
     done = command(foreign, "build", "resnet18", *arguments)
     assert done.returncode == code, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (foreign.parent / "resnet18.txt").exists()
 
 
-def test_a_broken_backend_names_no_extra_of_ours(foreign: Path) -> None:
+def test_a_broken_third_party_is_reported_by_its_distribution(foreign: Path) -> None:
     """A broken third-party backend is reported by its distribution, not with an extra of rescompile to install."""
     done = command(foreign, "build", "resnet18", "--target", "broken")
     assert "rescompile[broken]" not in done.stderr
     assert "rescompile-listing" in done.stderr  # the distribution that provides it
 
 
-def test_no_import_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_no_import_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     """No module imports itself through others, neither at module level nor inside a function, nor by `import_module`."""
     grimp = pytest.importorskip("grimp", reason="part of import-linter, a development dependency")
     monkeypatch.syspath_prepend(ROOT)  # `backends` is also a folder of the tests
@@ -503,7 +503,7 @@ def test_tests_share_code_through_support_modules() -> None:
 # --- verification of third-party backends -----------------------------------------------------------------------------
 
 
-def test_a_third_party_is_verified(foreign: Path) -> None:
+def test_a_third_party_can_be_verified(foreign: Path) -> None:
     """A third-party backend is verified through its `evaluate` function."""
     done = command(foreign, "verify", "resnet20_cifar", "--targets", "listing,onnx", "--json")
     assert done.returncode == 0, done.stderr
@@ -512,7 +512,7 @@ def test_a_third_party_is_verified(foreign: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["doubling", "forgetful"])
-def test_a_wrong_third_party_fails_by_name(foreign: Path, target: str) -> None:
+def test_a_wrong_third_party_fails_verification(foreign: Path, target: str) -> None:
     """A third-party backend with wrong or missing outputs fails by name, with the first part that differs."""
     done = command(foreign, "verify", "resnet20_cifar", "--targets", f"listing,{target}")
     assert done.returncode == 1, done.stderr
@@ -524,7 +524,7 @@ def test_a_wrong_third_party_fails_by_name(foreign: Path, target: str) -> None:
 
 
 @pytest.mark.slow
-def test_by_default_all_that_can_be_evaluated_are_verified(foreign: Path) -> None:
+def test_by_default_third_parties_are_verified(foreign: Path) -> None:
     """By default `verify` includes third-party backends, and reports why others cannot be evaluated."""
     (foreign / "rescompile_doubling.py").unlink()
     (foreign / "rescompile_forgetful.py").unlink()
@@ -540,25 +540,25 @@ def test_by_default_all_that_can_be_evaluated_are_verified(foreign: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("target", "code", "told"),
+    ("target", "code", "message"),
     [
         ("failing", 2, "the target 'failing' cannot be evaluated: KeyError: 'conv1'"),
         ("lacking", 4, "pip install a-runtime"),
         ("listings", 2, "did you mean 'listing'?"),
     ],
 )
-def test_mistakes_in_verification_of_a_third_party(foreign: Path, target: str, code: int, told: str) -> None:
+def test_mistakes_in_verification_of_a_third_party(foreign: Path, target: str, code: int, message: str) -> None:
     """Each failure to evaluate a third-party backend is a coded error without a traceback."""
     done = command(foreign, "verify", "plain_mnist_fc_10", "--targets", target)
     assert done.returncode == code, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 # --- the interface of backends ----------------------------------------------------------------------------------------
 
 
-def test_the_surface_of_backends() -> None:
+def test_the_public_names_for_backends() -> None:
     """Every name in `rescompile.backend.__all__` exists, is documented, and is what rescompile itself uses."""
     surface = importlib.import_module("rescompile.backend")
     assert len(set(surface.__all__)) == len(surface.__all__)
@@ -572,7 +572,7 @@ def test_the_surface_of_backends() -> None:
 
 
 @pytest.mark.parametrize("file", ["rescompile_dot.py", "tinygrad/rescompile_tinygrad/__init__.py"])
-def test_the_documented_backends_use_the_surface_alone(file: str) -> None:
+def test_the_documented_backends_import_only_public_names(file: str) -> None:
     """The backends in the documentation import only public names of `rescompile.backend` and `rescompile.codegen`."""
     page = (ROOT / "docs" / "add-a-backend.md").read_text(encoding="utf-8")
     example = page.partition(f"```python file: {file}\n")[2].partition("```")[0]
@@ -588,7 +588,7 @@ def test_the_documented_backends_use_the_surface_alone(file: str) -> None:
         assert names <= set(importlib.import_module(module).__all__)
 
 
-def test_the_surface_of_code_generation() -> None:
+def test_the_public_names_of_code_generation() -> None:
     """Every name in `rescompile.codegen.__all__` exists and has a docstring and a place in the documentation."""
     surface = importlib.import_module("rescompile.codegen")
     page = (ROOT / "docs" / "add-a-backend.md").read_text(encoding="utf-8")
@@ -628,7 +628,7 @@ NAMES = {
 }
 
 
-def test_the_core_knows_no_target_by_name() -> None:
+def test_the_core_contains_no_target_names() -> None:
     """The core contains no target's name, as code like `if target == "onnx"` would make a backend irreplaceable."""
     root = Path(str(files("rescompile")))
     found = {

@@ -1,4 +1,4 @@
-"""Documentation tests: every example must do what its page shows, and generated tables must be up to date.
+"""Documentation tests: every example does what its page shows, and generated tables are up to date.
 
 Fences of docs/*.md and how they are tested:
 
@@ -48,7 +48,7 @@ from rescompile.lang.yaml_reader import plain, read
 
 #: errors.md is generated from the codes and has its own test.
 PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "errors.md")
-#: The most characters in a line of prose.
+#: The maximum number of characters in a line of prose.
 LONGEST = 140
 LANGUAGE = (DOCS / "language.md").read_text("utf-8")
 
@@ -85,7 +85,7 @@ PROGRAMS = sorted({fence.page for fence in ALL if fence.language == "python" and
 
 
 def wrapped(fence: Fence) -> str:
-    """Complete a fragment to a spec with the keys that it lacks; nothing else is added."""
+    """Complete a fragment to a spec, adding only the required keys and parameters that it lacks."""
     kind = fence.marks.get("fragment")
     if kind is None:
         return fence.text
@@ -164,7 +164,7 @@ def sessions(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def matches(shown: list[str], printed: list[str]) -> bool:
-    """Return whether the output is as shown; `...` matches any lines, or within a line any number."""
+    """Return whether the output matches; a line `...` matches any lines, and `...` within a line any number."""
     pattern = "".join(
         r"(?:.*\n)*?" if line == "..." else re.sub(r"\\\.\\\.\\\.(?=.)", r"[-+.e0-9]+", re.escape(line)) + r"\n"
         for line in shown
@@ -175,7 +175,7 @@ def matches(shown: list[str], printed: list[str]) -> bool:
 @pytest.mark.parametrize("page", COMMANDS, ids=lambda page: page.name)
 @pytest.mark.slow_for(*SLOW)
 def test_console(page: Path, tmp_path: Path) -> None:
-    """The commands of a page, one after the other, print what it shows, and fail only where it shows an error."""
+    """The commands of a page, run in order, print the shown output, and fail only where an error is shown."""
     folder = prepare_folder(page, tmp_path)
     for fence in (fence for fence in CONSOLE if fence.page == page):
         for command, shown in sessions(fence.text):
@@ -185,7 +185,7 @@ def test_console(page: Path, tmp_path: Path) -> None:
 
 
 def run(command: str, folder: Path) -> tuple[str, bool]:
-    """Run a command in a folder, and return what it printed and whether it failed."""
+    """Run a command in a folder, and return its output and whether it failed."""
     command, _, into = command.partition(" > ")
     words = shlex.split(command)
     variables = dict(word.split("=", 1) for word in takewhile(_VARIABLE.match, words))
@@ -247,7 +247,7 @@ def script(name: str) -> ModuleType:
 
 
 def prose(page: Path) -> Iterator[str]:
-    """Yield the lines of a page that are neither in a table nor in an example, and those of the reasons in errors.yaml."""
+    """Yield the lines of a page outside tables and examples, or those of the explanations in errors.yaml."""
     text = page.read_text("utf-8")
     if page.suffix == ".yaml":
         yield from "".join(re.findall(r"^  why: >-\n((?:    .*\n)+)", text, re.MULTILINE)).splitlines()
@@ -257,7 +257,7 @@ def prose(page: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", [*PAGES, DOCS / "errors.yaml"], ids=lambda page: page.name)
 def test_prose_is_wrapped(page: Path) -> None:
-    """Prose has lines that can be read as text."""
+    """No line of prose is longer than LONGEST."""
     assert [line for line in prose(page) if len(line) > LONGEST] == []
 
 

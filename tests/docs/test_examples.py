@@ -55,21 +55,21 @@ def test_the_lesion_study(
     json_file, saved = tmp_path / "r.json", tmp_path / "saved"
     arguments = ["--seeds", "1", "--epochs", "1", "--draws", "1", "--json", str(json_file), "--save", str(saved)]
     lesions.main(arguments)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     results = json.loads(json_file.read_text())
     for name in (lesions.RESNET, lesions.PLAIN):
         network = rescompile.elaborate(rescompile.load(ROOT / f"examples/{name}.yaml"))
         (run,) = results["runs"][name]
         assert list(run["without"]) == droppable(network)
         assert len(run["without_several"]) == len(droppable(network)) // 2
-        assert f"{name}: error {run['whole']:.1%}, with one seed\n" in said  # one seed gives no interval
+        assert f"{name}: error {run['whole']:.1%}, with one seed\n" in printed  # one seed gives no interval
         weights = rescompile.build(network, "torch", saved / f"{name}.safetensors").module.state_dict()  # type: ignore[attr-defined]
         again = lesions.error(network, {key: value.numpy() for key, value in weights.items()}, patterns())
         assert again == pytest.approx(run["whole"])
     assert all(-1 <= point["tau"] <= 1 for point in results["runs"][lesions.RESNET][0]["reordered"])
     pytest.importorskip("matplotlib", reason="figures need the extra 'plot'")
     lesions.main(["--again", "--json", str(json_file), "--figure", str(tmp_path / "r.svg")])
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == printed
     assert "several left out" in xml.dom.minidom.parse(str(tmp_path / "r.svg")).toxml()
 
 
@@ -81,8 +81,8 @@ def test_a_study_of_nothing_is_refused(lesions: ModuleType, option: str, capsys:
     assert "at least one seed, one epoch and one draw" in capsys.readouterr().err
 
 
-def test_it_learns(lesions: ModuleType) -> None:
-    """Training works: after 25 epochs the ResNet classifies most patterns correctly, where chance is one in ten."""
+def test_training_works(lesions: ModuleType) -> None:
+    """After 25 epochs the ResNet classifies most patterns correctly, where chance is one in ten."""
     network = rescompile.elaborate(rescompile.load(ROOT / "examples/digits_resnet.yaml"))
     weights = lesions.trained(network, patterns(), 25, 0)
     assert lesions.error(network, weights, patterns()) < 0.3

@@ -1,4 +1,4 @@
-"""The code that docs/frameworks.md shows side by side is that of the files, and its targets are all that there are."""
+"""The code shown in docs/frameworks.md is part of the generated files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGETS = {"in_pytorch.py": "source", "in_flax.py": "flax", "in_mlx.py": "mlx", 
 
 
 def functions(text: str) -> dict[str, str]:
-    """The functions of a text by name, methods with their class, without docstrings."""
+    """Return the functions of a source text by name, methods with their class, without docstrings."""
     found = {}
     for node in ast.parse(text).body:
         inside = node.body if isinstance(node, ast.ClassDef) else [node]
@@ -30,14 +30,14 @@ def functions(text: str) -> dict[str, str]:
     return found
 
 
-def test_five_frameworks_are_side_by_side() -> None:
-    """Source for four frameworks, and the graph of ONNX, which its console block checks."""
+def test_the_page_shows_five_targets() -> None:
+    """The page shows the source of four frameworks and the program for ONNX, which a console block runs."""
     assert set(SHOWN) == {*TARGETS, "in_onnx.py"}
 
 
 @pytest.mark.parametrize("file", TARGETS)
-def test_shown_code_is_that_of_the_files(file: str) -> None:
-    """Every function that the page shows is in the file that the target writes, statement by statement."""
+def test_shown_code_is_part_of_the_generated_files(file: str) -> None:
+    """Every function on the page equals that of the generated file, statement by statement."""
     text = rescompile.build(facts.network("resnet18"), TARGETS[file], structure_only=TARGETS[file] != "source")
     written = functions(text.to_bytes().decode())
     shown = functions(SHOWN[file])
@@ -45,8 +45,8 @@ def test_shown_code_is_that_of_the_files(file: str) -> None:
     assert {name: written.get(name) for name in shown} == shown
 
 
-def test_the_tests_that_the_page_names_exist() -> None:
-    """Every figure and claim names the test or the program behind it by its path."""
+def test_named_tests_and_benchmarks_exist() -> None:
+    """Every test and benchmark that the page refers to by path exists."""
     names = re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)`", PAGE.read_text("utf-8"))
     assert names
     assert [name for name in names if not (DOCS.parent / name).is_file()] == []

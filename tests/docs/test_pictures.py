@@ -1,4 +1,4 @@
-"""The pictures of the README and the pages are what `rescompile draw` draws, and each is shown."""
+"""The pictures of the README and the pages are up to date, and each is shown."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SPEC.loader.exec_module(make_pictures)
 
 @pytest.mark.parametrize("picture", make_pictures.COMMANDS)
 def test_pictures_are_up_to_date(picture: str) -> None:
-    """`python docs/make_pictures.py` was run after the last change to what pictures show."""
+    """Every picture equals the output of its command; to renew it, run `python docs/make_pictures.py`."""
     path = DOCS / "pictures" / f"{picture}.svg"
     assert make_pictures.drawn(make_pictures.COMMANDS[picture]) == path.read_text("utf-8")
 
 
-def test_every_picture_is_shown() -> None:
-    """On a page or in the README; and there is no other."""
+def test_every_picture_is_used() -> None:
+    """There are no other pictures, and each is shown in the README or on a page."""
     pages = "".join(path.read_text("utf-8") for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"])
     files = sorted(path.stem for path in (DOCS / "pictures").iterdir())
     assert files == sorted(make_pictures.COMMANDS)

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text("utf-8")
-#: The figures that the README has no room for.
+#: The page with the figures that the README omits.
 COMPARISON = (ROOT / "docs/comparison.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
@@ -119,15 +119,14 @@ def _runtimes(pattern: str) -> dict[str, dict[str, Any]]:
 
 
 def test_figures_of_runtimes() -> None:
-    """Each ratio in the table of runtimes is that of the committed runs: the range, and the geometric mean of
-    speed-ups. Rows that the first run left undecided were measured again, and only for these the second result
-    counts."""
+    """Each range, and each geometric mean of speed-ups, in the table of runtimes is that of the committed runs. Rows that
+    the first run left undecided were measured again, and only for these the second result counts."""
     first, again = _runtimes("runtime_*.json"), _runtimes("runtime_again/*.json")
     assert again.keys() <= first.keys()
     promises = [again.get(name, row) if row["verdict"] == "UNDECIDED" else row for name, row in first.items()]
-    told = [promise["verdict"] for promise in promises]
-    assert set(told) == {"ok", "same program", "shown", "no AMX"}
-    number = ("no", "one", "two", "three")[told.count("same program")]
+    verdicts = [promise["verdict"] for promise in promises]
+    assert set(verdicts) == {"ok", "same program", "shown", "no AMX"}
+    number = ("no", "one", "two", "three")[verdicts.count("same program")]
     assert f"except in {number} rows of batch 8" in " ".join(COMPARISON.split())
     table = COMPARISON.split("<!-- figures: runtime -->")[1].split("<!-- end -->")[0]
     shown = [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("|")][2:]

@@ -1,4 +1,4 @@
-"""The documentation site: every page is in its navigation, llms.txt is up to date, and no link leads out of the site."""
+"""The documentation site: every page is in its navigation, llms.txt is up to date, and relative links stay within the site."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_llms_txt() -> None:
-    """`make site` was run after the last change to the list of pages, which llms.txt contains with the descriptions."""
+    """llms.txt is up to date and lists every page with its description; to renew it, run `make site`."""
     text = (DOCS / "llms.txt").read_text("utf-8")
     assert text == make_site.llms()
     assert all(f"- [{page}]({page}): " in text for page in set(PAGES) - {"README.md", "pages.md"})
@@ -39,7 +39,7 @@ def test_llms_txt() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_prepared_page(page: str) -> None:
-    """On the site, links lead to pages and pictures of the site, and fences have their language only."""
+    """On the site, relative links lead to pages and pictures of the site, and fences have only their language."""
     text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
         assert "://" in target or target in PAGES or (DOCS / target).is_file(), target
@@ -47,14 +47,14 @@ def test_a_prepared_page(page: str) -> None:
 
 
 def test_there_are_no_plugins() -> None:
-    """The configuration has no plugins, and its theme is that of both Zensical and MkDocs."""
+    """The configuration has no plugins, so that both Zensical and MkDocs can read it."""
     text = re.sub(r"!!python\S*", "", (ROOT / "mkdocs.yml").read_text("utf-8"))
     assert "plugins" not in yaml.safe_load(text)
 
 
 @pytest.mark.slow
-def test_the_site_is_built_strictly(tmp_path: Path) -> None:
-    """Zensical builds a page for each page, and finds no broken link or anchor; it does find a planted one."""
+def test_the_site_builds_without_broken_links(tmp_path: Path) -> None:
+    """Zensical builds every page and finds no broken link or anchor, but does find one that is added."""
     pytest.importorskip("zensical", reason="the site is built by Zensical: pip install '.[dev]'")
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
     command = [str(Path(sys.executable).with_name("zensical")), "build", "--strict", "-f", str(tmp_path / "mkdocs.yml")]

@@ -1,4 +1,4 @@
-"""The formats of pictures: what they load and declare, that hostile names inject nothing, that equal pictures are equal bytes."""
+"""Picture formats: no external resources, no injection by hostile names, deterministic bytes, and legible text."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ HOSTILE = [*MARKUP, *STRINGS]
 
 @cache
 def googlenet() -> Network:
-    """The network that gets hostile names: it has merges, side outputs and blocks with arguments."""
+    """Return the network that gets hostile names: it has merges, side outputs and blocks with arguments."""
     return elaborate(load("googlenet"))
 
 
 @cache
 def harmless() -> Picture:
-    """Its picture with a harmless name."""
+    """Return the picture of the network with a harmless name."""
     return picture(called("peace"))
 
 
 def called(name: str) -> Network:
-    """A network in which everything has this name: itself, its rows, blocks, steps, arguments and outputs."""
+    """Return the network with this name for everything: itself, its rows, blocks, steps, arguments and outputs."""
 
     def named(_: str, node: Node) -> Node:
         match node:
@@ -67,7 +67,7 @@ def called(name: str) -> Network:
 
 
 def tags(markup: str) -> list[tuple[str, tuple[str, ...]]]:
-    """The tags of a page with the names of their attributes, without those of texts, whose number follows the length of names."""
+    """Return the start tags of a page, with the names of their attributes."""
     found: list[tuple[str, tuple[str, ...]]] = []
 
     class Tags(HTMLParser):
@@ -82,13 +82,13 @@ def tags(markup: str) -> list[tuple[str, tuple[str, ...]]]:
 
 @cache
 def harmless_tags() -> set[Any]:
-    """The tags of the page with a harmless name."""
+    """Return the set of tags of the page with a harmless name."""
     return {*tags(html(harmless().scene))}
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_hostile_names_stay_text(name: str) -> None:
-    """In SVG and HTML they are text, so there are no other elements and attributes than with a harmless name."""
+    """Hostile names add no elements or attributes to SVG and HTML."""
     scene = picture(called(name)).scene
     drawing, page = svg(scene), html(scene)
     ElementTree.fromstring(drawing)
@@ -98,13 +98,13 @@ def test_hostile_names_stay_text(name: str) -> None:
 
 
 def skeleton(text: str) -> str:
-    """A graph without its strings."""
+    """Return a graph with all its strings emptied."""
     return re.sub(r'"(?:[^"\\]|\\.)*"', '""', text)
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_hostile_names_stay_strings(name: str) -> None:
-    """In Mermaid and DOT they are strings, so that everything outside of strings is as with a harmless name."""
+    """In Mermaid and DOT, hostile names change nothing outside strings."""
     bad, good = graph(picture(called(name)).outline), graph(harmless().outline)
     assert skeleton(dot(bad)) == skeleton(dot(good))
     titled = [re.sub(r"accTitle: .*", "", mermaid(each)) for each in (bad, good)]
@@ -115,7 +115,7 @@ def test_hostile_names_stay_strings(name: str) -> None:
 
 
 def nodes(group: Group) -> Iterator[GraphNode]:
-    """The nodes of a group."""
+    """Yield the nodes of a group and its subgroups."""
     for each in group.inside:
         yield from nodes(each) if isinstance(each, Group) else [each]
 
@@ -123,7 +123,7 @@ def nodes(group: Group) -> Iterator[GraphNode]:
 @pytest.mark.parametrize("name", ["resnet50", "googlenet", "highway_mnist_fc_10", "densenet121"])
 @pytest.mark.parametrize("depth", ["rows", "blocks", "ops"])
 def test_graphs_are_connected(name: str, depth: Any) -> None:
-    """Each node is in one group and reached from an input; skips are marked."""
+    """Every node is in one group and connected, only inputs and shapes have no predecessor, and skips are marked as thick edges."""
     made: Graph = graph(picture(elaborate(load(name)), depth).outline)
     ids = [node.id for node in nodes(made.whole)]
     assert len(set(ids)) == len(ids)
@@ -137,7 +137,7 @@ def test_graphs_are_connected(name: str, depth: Any) -> None:
 @pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.slow_for(".png")
 def test_the_same_spec_gives_the_same_bytes(ending: str) -> None:
-    """Of every format; and each names its generator where `draw` looks for it."""
+    """Every format is deterministic, and each file names its generator where `draw` looks for it."""
     if ending in (".png", ".pdf"):
         pytest.importorskip("matplotlib", reason="pip install 'rescompile[plot]'")
     one, two = (FORMATS[ending](picture(elaborate(load("resnet18")))) for _ in range(2))
@@ -146,8 +146,8 @@ def test_the_same_spec_gives_the_same_bytes(ending: str) -> None:
     assert one.startswith({".png": b"\x89PNG", ".pdf": b"%PDF"}.get(ending, b""))
 
 
-def test_a_page_loads_nothing() -> None:
-    """Neither a script nor anything from outside, and its policy forbids both."""
+def test_a_page_loads_no_external_resources() -> None:
+    """A page contains no scripts or external resources, and its content security policy forbids both."""
     text = html(picture(elaborate(load("inception_v3"))).scene)
     assert "default-src 'none'" in text
     assert not re.search(r"<(script|link|img|image|iframe|use|foreignObject)|url\(|@import|href", text)
@@ -165,20 +165,20 @@ def test_screen_readers() -> None:
 
 
 def luminance(colour: str) -> float:
-    """The relative luminance of WCAG 2.1."""
+    """Return the relative luminance of WCAG 2.1."""
     parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast ratio of WCAG 2.1."""
+    """Return the contrast ratio of WCAG 2.1."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
 
 def test_text_is_legible() -> None:
-    """Every ink has a contrast of at least 4.5 with what it stands on, in light and dark, and on every colour of the scale."""
+    """Text has a contrast of at least 4.5 with its background, in light and dark mode and on every colour of the scale."""
     for paints in (LIGHT, {**LIGHT, **DARK}):
         for ink in ("ink", "muted"):
             for ground in ("page", "panel", "frame", "card", "chip", "end"):
@@ -191,7 +191,7 @@ def test_text_is_legible() -> None:
 
 
 def test_widths_are_those_of_the_font() -> None:
-    """The table agrees with the metrics of Helvetica that matplotlib ships."""
+    """The table of character widths agrees with matplotlib's metrics of Helvetica."""
     afm = pytest.importorskip("matplotlib._afm")
     from matplotlib import get_data_path
 
@@ -207,7 +207,7 @@ def test_widths_are_those_of_the_font() -> None:
 )
 @pytest.mark.parametrize("room", [20.0, 60.0, 200.0])
 def test_wrapped_text_fits(text: str, room: float) -> None:
-    """No line is wider than the room, and nothing is lost."""
+    """No line is wider than the room, and no text is lost."""
     lines = wrapped(text, 10, room)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert all(width(line, 10) <= room for line in lines)
@@ -221,12 +221,12 @@ def test_wrapped_text_fits(text: str, room: float) -> None:
     ],
 )
 def test_words_are_cut_only_if_they_are_too_wide(text: str, lines: list[str]) -> None:
-    """Equal lines are not made by cutting a word, and a word that must be cut begins in the line before."""
+    """Words are not cut to balance lines, and a word that must be cut starts on the current line."""
     assert wrapped(text, 10, 130.0) == lines
 
 
 def test_cards_name_what_an_op_computes() -> None:
-    """The pools and reductions of CBAM differ in their titles, and a value that is kept is not painted as a pool."""
+    """Cards distinguish pools from reductions, and are titled by part for split channels."""
     texts = {shape.text for shape in picture(elaborate(load("cbam_resnet50"))).scene.shapes if isinstance(shape, Text)}
     assert {"global average pool", "global max pool", "mean over channels", "max over channels"} <= texts
     texts = {
@@ -236,7 +236,7 @@ def test_cards_name_what_an_op_computes() -> None:
 
 
 def test_a_text_has_its_width_in_the_file() -> None:
-    """So that a reader with another font sees it inside its card."""
+    """Every text has its width in the SVG, so that it stays within its card if the font differs."""
     root = ElementTree.fromstring(svg(picture(elaborate(load("resnet50"))).scene))
     texts = list(root.iter(f"{{{SVG_NAMESPACE}}}text"))
     assert all(text.get("textLength") and text.get("lengthAdjust") == "spacingAndGlyphs" for text in texts)
@@ -244,7 +244,7 @@ def test_a_text_has_its_width_in_the_file() -> None:
 
 
 def test_a_notebook_shows_the_picture_and_the_table() -> None:
-    """Of a network that `rescompile.elaborate` made."""
+    """A network is displayed as its picture and its table, with escaped names."""
     network = rescompile.elaborate(rescompile.load("resnet18"))
     shown = network._repr_html_()
     assert shown is not None

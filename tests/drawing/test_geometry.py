@@ -1,4 +1,4 @@
-"""Nothing in a picture overlaps: texts, cards and lines of every network of the zoo, measured in the SVG itself."""
+"""No texts, cards or lines overlap in the pictures of the zoo, measured in the SVG."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ network:
 
 
 def network(name: str, passes: dict[str, Any] | None = None) -> Network:
-    """A network of the zoo after passes."""
+    """Return a network of the zoo after passes."""
     return apply(elaborate(load(name)), None, passes or {})[0]
 
 
 def drawn(shown: Picture) -> str:
-    """The picture as SVG."""
+    """Return the picture as SVG."""
     return svg(shown.scene)
 
 
 @pytest.mark.sampled(one_in=4)
 @pytest.mark.parametrize("name", library.zoo())
-def test_zoo(name: str) -> None:
-    """No text overlaps another, leaves its card or is crossed by a line, at any depth."""
+def test_pictures_of_the_zoo(name: str) -> None:
+    """At every depth, no text overlaps another, leaves its card or is crossed by a line."""
     subject = network(name)
     for depth in DEPTHS:
         drawing = parse(drawn(picture(subject, depth)))
@@ -68,23 +68,23 @@ def test_zoo(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "darknet_resnext50"])
 @pytest.mark.parametrize("form", ["a", "b", "c"])
 @pytest.mark.slow_for("darknet_resnext50")
-def test_forms(name: str, form: str) -> None:
-    """The forms of grouped convolutions, with 32 paths."""
+def test_pictures_of_forms(name: str, form: str) -> None:
+    """Pictures of all forms of grouped convolutions are free of overlaps."""
     for depth in DEPTHS:
         assert mistakes(parse(drawn(picture(network(name, {"form": form}), depth)))) == []
 
 
 @pytest.mark.parametrize("metric", COUNTS)
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_painted(metric: str, depth: Depth) -> None:
-    """Values on cards, and the samples of the legend."""
+def test_pictures_with_values(metric: str, depth: Depth) -> None:
+    """Pictures with values on cards and a legend are free of overlaps."""
     for name in ("googlenet", "resnet50"):
         opened = outline(network(name), depth)
         assert mistakes(parse(drawn(Picture(opened, by_amount(opened, COUNTS[metric]))))) == []
 
 
-def test_faults() -> None:
-    """The first part that differs, in its card and in the legend."""
+def test_pictures_with_a_first_difference() -> None:
+    """Pictures that mark the first part that differs are free of overlaps."""
     opened = outline(network("resnet50"))
     assert mistakes(parse(drawn(Picture(opened, by_fault(opened, "onnx", "layer3.2"))))) == []
 
@@ -94,15 +94,15 @@ def test_faults() -> None:
     [("resnet50", "resnet50_v1"), ("resnet50_D", "resnet50"), ("resnet50", "resnet101"), ("googlenet", "inception_v3"),
      ("densenet121", "resnet18"), ("plain_mnist_fc_10", "highway_mnist_fc_10"), ("resnet18", "resnet18")],
 )  # fmt: skip
-def test_two_networks(name: str, other: str) -> None:
-    """Two networks side by side, however little they have in common."""
+def test_pictures_of_two_networks(name: str, other: str) -> None:
+    """Pictures of two networks side by side are free of overlaps, even if these have little in common."""
     pair = Picture(outline(network(name), "rows"), against=outline(network(other), "rows"))
     assert mistakes(parse(drawn(pair))) == []
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_nested(depth: Depth, tmp_path: Path) -> None:
-    """Merges inside merges, among rows; a long name; side branches; channels that are divided among copies."""
+def test_pictures_of_nested_merges(depth: Depth, tmp_path: Path) -> None:
+    """Pictures with nested merges, a long name, side branches and divided channels are free of overlaps."""
     path = tmp_path / "unet.yaml"
     path.write_text(UNET)
     assert mistakes(parse(drawn(picture(elaborate(load(path)), depth)))) == []
@@ -117,8 +117,8 @@ def test_nested(depth: Depth, tmp_path: Path) -> None:
         (r'(<rect class="card" x="[\d.]+" y=")([\d.]+)(")', 40.0),
     ],
 )
-def test_a_mistake_would_be_found(pattern: str, change: float) -> None:
-    """A text or card in the wrong place, or a text that is too long."""
+def test_overlaps_are_detected(pattern: str, change: float) -> None:
+    """The check detects a text or card in the wrong place, and a text that is too wide."""
     text = drawn(picture(network("resnet50")))
     moved = re.sub(pattern, lambda found: f"{found[1]}{float(found[2]) + change}{found[3]}", text, count=1)
     assert moved != text

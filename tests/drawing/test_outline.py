@@ -1,4 +1,4 @@
-"""What a picture shows: counts of copies, merges, panels, notes; and that it does not grow with depth."""
+"""The content of pictures: counts of copies, merges, panels and notes, and a size that is independent of depth."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rescompile.passes import apply
 
 
 def opened(name: str, depth: Any = "blocks", **passes: Any) -> Any:
-    """The outline of a network of the zoo."""
+    """Return the outline of a network of the zoo."""
     return outline(apply(elaborate(load(name)), None, passes)[0], depth)
 
 
 def items(chain: Chain) -> Iterator[Item]:
-    """Every item of a chain, outer ones first."""
+    """Yield every item of a chain, outer ones first."""
     for item in chain.items:
         yield item
         if isinstance(item, Split):
@@ -35,19 +35,19 @@ def items(chain: Chain) -> Iterator[Item]:
 
 
 def splits(name: str, **passes: Any) -> list[Split]:
-    """The merges of a network's panels."""
+    """Return the merges in the panels of a network."""
     panels = opened(name, **passes).panels
     return [item for panel in panels for item in items(panel.child) if isinstance(item, Split)]
 
 
 def written(path: Path, text: str) -> Any:
-    """A spec as a network."""
+    """Write a small spec and return its network."""
     path.write_text(f"rescompile: 1\nname: small\ninput: [4, 8, 8]\n{text}")
     return elaborate(load(path))
 
 
 def test_rows_have_their_counts_and_panels() -> None:
-    """ResNet-50: 3, 4, 6 and 3 bottlenecks, of which the first has a projection and a panel of its own."""
+    """ResNet-50 has 3, 4, 6 and 3 bottlenecks; the first of each row, which has a projection, has a separate panel."""
     shown = opened("resnet50")
     assert [(card.title, card.count, card.letters) for card in cards(shown.rows)] == [
         ("imagenet_stem", 1, ("A",)), ("layer1", 3, ("B", "C")), ("layer2", 4, ("B", "C")), ("layer3", 6, ("B", "C")),
@@ -61,8 +61,8 @@ def test_rows_have_their_counts_and_panels() -> None:
     assert identity.branches[1].items == ()
 
 
-def test_the_rows_stand_for_the_whole_network() -> None:
-    """Every op is in exactly one card, at every depth but that it folds copies."""
+def test_every_op_is_in_one_card() -> None:
+    """At depth `rows`, every op is in exactly one card, and the parameters of the cards add up to the total."""
     for name in ("resnet50", "googlenet", "densenet121", "darknet53", "darknet_resnet18", "inception_v3"):
         network = elaborate(load(name))
         shown = list(cards(outline(network, "rows").rows))
@@ -75,7 +75,7 @@ def test_the_rows_stand_for_the_whole_network() -> None:
 
 
 def test_merges_of_each_kind() -> None:
-    """Highway gates, DenseNet's concatenations and Inception's four branches."""
+    """Gates, concatenations and four branches are drawn as merges with the right numbers of branches."""
     (gate,) = splits("highway_mnist_fc_10")
     assert (gate.merge, len(gate.branches), gate.branches[2].items) == ("gate", 3, ())
     (concat,) = splits("densenet121")
@@ -85,7 +85,7 @@ def test_merges_of_each_kind() -> None:
 
 
 def test_paths_of_resnext() -> None:
-    """Form a sums 32 paths and form b concatenates them, of which the first and the last are drawn; form c has one conv."""
+    """Of the 32 paths of forms a (sum) and b (concatenation) two are drawn; form c is one grouped convolution."""
     for form, merge in (("a", "add"), ("b", "concat")):
         paths = [split for split in splits("resnext50_32x4d", form=form) if split.copies]
         assert {(split.merge, split.copies, len(split.branches)) for split in paths} == {(merge, 32, 2)}
@@ -93,29 +93,29 @@ def test_paths_of_resnext() -> None:
     assert "3×3 conv, 128, 32 groups" in titles
 
 
-def test_copies_with_numbers_of_their_own() -> None:
-    """Each dual path of DPN pads by another number of channels: from five on they are one frame, whose numbers are the first's."""
+def test_copies_with_different_numbers_share_a_frame() -> None:
+    """Five or more copies that differ only in numbers, such as the dual paths of DPN, share a frame that shows the first's numbers."""
     frames = [item for item in items(opened("dpn68b", "ops").rows) if isinstance(item, Frame)]
     assert [(frame.title, frame.count) for frame in frames if "numbers of the first" in frame.notes] == [
         ("features.conv4_2 – features.conv4_12", 11)
     ]
 
 
-def test_names_inside_a_panel_are_whole() -> None:
-    """A row inside a block that is opened has its name in the network."""
+def test_names_inside_a_panel_are_full() -> None:
+    """A row inside a block has its full name in the network."""
     frames = [item for panel in opened("cspdarknet53").panels for item in items(panel.child) if isinstance(item, Frame)]
     assert [frame.title for frame in frames] == ["stages.0.blocks"]
 
 
-def test_divided_channels() -> None:
-    """ShuffleNet's units pass one half of the channels by; a depthwise convolution is called that."""
+def test_notes_of_divided_channels() -> None:
+    """A split of the channels has a note with their numbers, and a depthwise convolution is titled as such."""
     (unit,) = (split for split in splits("shufflenet_v2_x1_0") if split.notes)
     assert unit.notes == ("channels: 58 + 58",)
     assert "3×3 depthwise conv, 58" in [card.title for branch in unit.branches for card in cards(branch)]
 
 
 def test_survival() -> None:
-    """The probabilities of a row, from its first block to its last."""
+    """A row shows the survival probabilities of its first and last block."""
     details = [detail for card in cards(opened("stochastic_depth_110").rows) for detail in card.details]
     assert [detail for detail in details if "survival" in detail] == [
         "survival 0.9907 → 0.8333", "survival 0.8241 → 0.6667", "survival 0.6574 → 0.5",
@@ -130,15 +130,15 @@ def test_survival() -> None:
 
 
 def test_side_outputs() -> None:
-    """GoogLeNet's classifiers exist in training only."""
+    """Side outputs are labelled with the mode in which they are computed."""
     taps = [item for item in opened("googlenet").rows.items if isinstance(item, Tap)]
     assert [tap.label for tap in taps] == ["aux1: output, training only", "aux2: output, training only"]
     assert [card.title for tap in taps for card in cards(tap.child)] == ["aux1", "aux2"]
 
 
 @pytest.mark.parametrize("depth", ["rows", "blocks", "ops"])
-def test_the_size_is_independent_of_depth(depth: Any) -> None:
-    """1,001 and 164 layers of the same blocks are the same picture but for its numbers."""
+def test_the_size_of_a_picture_is_independent_of_depth(depth: Any) -> None:
+    """Networks of 1,001 and 164 layers of the same blocks have the same shapes, apart from texts."""
     deep, flat = (picture(elaborate(load(name)), depth).scene for name in ("resnet1001_cifar", "resnet164_cifar"))
     assert [type(shape) for shape in deep.shapes if not hasattr(shape, "text")] == [
         type(shape) for shape in flat.shapes if not hasattr(shape, "text")
@@ -148,7 +148,7 @@ def test_the_size_is_independent_of_depth(depth: Any) -> None:
 
 
 def test_equal_rows_are_one_card(tmp_path: Path) -> None:
-    """Rows that differ in their names only, as many as there are."""
+    """Consecutive rows that differ only in their names are one card."""
     rows = "".join(f"  - c{at}: {{conv: {{channels: 4, kernel: 3}}}}\n" for at in range(2500))
     (card,) = outline(written(tmp_path / "even.yaml", f"network:\n{rows}")).rows.items
     assert isinstance(card, Card)
@@ -157,7 +157,7 @@ def test_equal_rows_are_one_card(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_hundred_thousand_layers(tmp_path: Path) -> None:
-    """Copies are one card, however many."""
+    """100,001 copies of a block are one card, and the file stays small."""
     block = "blocks:\n  pair:\n    stage: true\n    body: [{conv: {channels: 4, kernel: 3}}, relu]\n"
     network = written(tmp_path / "huge.yaml", f"{block}network:\n  - layer1: {{block: pair, depth: 100001}}\n")
     assert [card.count for card in cards(outline(network).rows)] == [100_001]
@@ -165,15 +165,15 @@ def test_a_hundred_thousand_layers(tmp_path: Path) -> None:
 
 
 def test_too_many_different_rows_are_refused(tmp_path: Path) -> None:
-    """Nobody could read the picture, so the message says what to write instead."""
+    """A picture of more than a thousand different rows is refused."""
     rows = "".join(f"  - c{at}: {{conv: {{channels: {4 + at % 2}, kernel: 3}}}}\n" for at in range(1001))
     with pytest.raises(UsageError) as refused:
         outline(written(tmp_path / "long.yaml", f"network:\n{rows}"))
     assert [each.code for each in refused.value.diagnostics] == ["E0810"]
 
 
-def test_painting_by_amount() -> None:
-    """The largest value has the last colour, nothing the first; each is also written on its card."""
+def test_colours_by_amount() -> None:
+    """The largest value has the last colour and the smallest the first, and each is also printed on its card."""
     shown = opened("resnet50", "rows")
     painting = by_amount(shown, COUNTS["parameters"])
     looks = {card.title: painting.looks(card) for card in cards(shown.rows)}
@@ -182,8 +182,8 @@ def test_painting_by_amount() -> None:
     assert painting.samples[-1][1] == "14.96 M parameters"
 
 
-def test_painting_by_fault() -> None:
-    """Cards before the first difference agree; those behind it are not painted."""
+def test_colours_by_first_difference() -> None:
+    """Cards before the first difference agree; those after it are not coloured."""
     shown = opened("resnet50", "rows")
     painting = by_fault(shown, "onnx", "layer2.1")
     assert [painting.looks(card).line for card in cards(shown.rows)] == [

@@ -1,7 +1,8 @@
-"""`again`: what it means, what it refuses, and that every analysis, pass and target runs one step in several places."""
+"""`again`: its meaning, its errors, and its support in every analysis, pass and target."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from rescompile.runtimes.verify import tap_all
 from rescompile.weights import Weights, from_arrays
 
 HEAD = "rescompile: 1\nname: shared\ninput: [4, 16, 16]\n"
-#: Networks in two spellings: with steps that run again, and with others in their places, whose names end in `b` and `c`.
+#: Networks with separate steps whose names end in `b` and `c`; `shared` replaces these by `again` of the first.
 TWICE = {
     "two descriptions": """
 network:
@@ -61,7 +62,7 @@ network:
   - resb: {residual: {branch: [conv2: {conv: {channels: 4, kernel: 3}}, norm2: norm]}}
 """,
 }
-#: A block in whose copies one step runs three times, by a macro that uses a value.
+#: A block in which one step runs three times, through a macro that uses a kept value.
 RECURRENT = """
 blocks:
   unit:
@@ -89,13 +90,13 @@ def elaborated(text: str, folder: Path) -> Network:
 
 
 def shared(text: str) -> str:
-    """The text with each step of a name with `b` or `c` written as the step before it once more."""
+    """Return the text with each step whose name ends in `b` or `c` replaced by `again`."""
     lines = []
     for line in text.splitlines():
-        for own in ("mlp", "head", "pre", "row", "two", "res"):
-            at = line.find(f"{own}b:") if f"{own}b:" in line else line.find(f"{own}c:")
+        for name in ("mlp", "head", "pre", "row", "two", "res"):
+            at = line.find(f"{name}b:") if f"{name}b:" in line else line.find(f"{name}c:")
             if at >= 0:
-                line = f"{line[:at]}again: {own}{']' if own == 'mlp' else ''}"
+                line = f"{line[:at]}again: {name}{']' if name == 'mlp' else ''}"
         lines.append(line)
     return "\n".join(lines)
 
@@ -114,18 +115,18 @@ def image(network: Network) -> np.ndarray:
 
 
 def copied(one: Network, other: Network, weights: Weights) -> Weights:
-    """The weights of a network with shared steps, repeated for the one that has others in their places."""
+    """Return the weights of a network with shared steps, repeated for the one with separate steps."""
     arrays = {}
     for name, _ in parameters(other):
         scope, dot, rest = name.partition(".")
-        own = scope if name in weights else scope[:-1]
-        arrays[name] = np.asarray(weights[f"{own}{dot}{rest}"])
+        source = scope if name in weights else scope[:-1]
+        arrays[name] = np.asarray(weights[f"{source}{dot}{rest}"])
     return from_arrays(arrays, other)
 
 
 @pytest.mark.parametrize("name", TWICE)
-def test_equal_to_other_steps_with_equal_weights(name: str, tmp_path: Path) -> None:
-    """Outputs, multiply-adds, paths and valid sizes; the parameters count once."""
+def test_a_shared_step_equals_separate_steps_with_equal_weights(name: str, tmp_path: Path) -> None:
+    """Outputs, multiply-adds, paths and valid sizes are those of separate steps, but parameters count once."""
     network, apart = elaborated(shared(TWICE[name]), tmp_path), elaborated(TWICE[name], tmp_path)
     assert any(isinstance(node, Again) for _, node in walk(network.root))
     weights, x = weighted(network), image(network)
@@ -142,8 +143,8 @@ def test_equal_to_other_steps_with_equal_weights(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("text", [*map(shared, TWICE.values()), RECURRENT], ids=[*TWICE, "recurrent"])
 @pytest.mark.parametrize("target", ["onnx", "torch"])
-def test_targets_run_one_step_several_times(target: str, text: str, tmp_path: Path) -> None:
-    """They agree with the interpreter; before and after norms are folded, and with one class for each block."""
+def test_targets_agree_with_the_interpreter(target: str, text: str, tmp_path: Path) -> None:
+    """Targets agree with the interpreter, with and without folded norms."""
     network = elaborated(text, tmp_path)
     weights, x = weighted(network), image(network)
     exact = interpret(network, weights, x)["logits"]
@@ -156,8 +157,8 @@ def test_targets_run_one_step_several_times(target: str, text: str, tmp_path: Pa
         assert np.abs(found - exact).max() <= 1e-5 * np.abs(exact).max()
 
 
-def test_the_source_calls_one_module_again(tmp_path: Path) -> None:
-    """It is made once; the flat form too."""
+def test_the_source_constructs_a_shared_module_once(tmp_path: Path) -> None:
+    """In every style, a shared module is constructed once and called three times."""
     network = elaborated(RECURRENT, tmp_path)
     for style in ("classes", "modules", "flat"):
         source = rescompile.build(network, "source", style=style).to_bytes().decode()
@@ -165,8 +166,8 @@ def test_the_source_calls_one_module_again(tmp_path: Path) -> None:
         assert source.count("self.recur(") == 3 * source.count("self.recur = ")
 
 
-def test_onnx_has_the_tensors_once(tmp_path: Path) -> None:
-    """Three nodes read one initializer, under three names."""
+def test_onnx_stores_shared_tensors_once(tmp_path: Path) -> None:
+    """Three nodes with different names read one initialiser."""
     network = elaborated(shared(TWICE["levels of a pyramid"]), tmp_path)
     graph = onnx.load_from_string(rescompile.build(network, "onnx").to_bytes()).graph
     names = [each.name for each in graph.initializer]
@@ -176,8 +177,9 @@ def test_onnx_has_the_tensors_once(tmp_path: Path) -> None:
     assert len({node.name for node in graph.node}) == len(graph.node)
 
 
-def test_a_norm_folds_where_all_runs_agree(tmp_path: Path) -> None:
-    """conv2 has two norms, conv3 one that runs beside it each time, conv4 one that also runs elsewhere, conv5 a residual's."""
+def test_a_norm_is_folded_if_all_runs_agree(tmp_path: Path) -> None:
+    """A norm is folded only if it follows its convolution in every run: not those of conv2, which has two, nor that of conv4, which
+    also runs alone."""
     text = """
 network:
   - conv1: {conv: {channels: 4, kernel: 3}}
@@ -208,8 +210,9 @@ network:
     assert np.abs(interpret(folded, changed, x)["logits"] - exact).max() < 1e-5 * np.abs(exact).max()
 
 
-def test_factors_and_branches_that_run_elsewhere_are_not_folded(tmp_path: Path) -> None:
-    """A survival factor would scale both runs, and a fused convolution would take the weights of the other run."""
+def test_factors_and_branches_of_shared_steps_are_not_folded(tmp_path: Path) -> None:
+    """Folding and fusing keep the outputs: a survival factor would scale both runs, and fusing would remove the weights of the
+    other run."""
     text = """
 network:
   - res: {residual: {branch: [act, norm1: norm]}}
@@ -232,8 +235,8 @@ survival: {schedule: uniform, last: 0.5, unit: batch, rescale: test}
 
 
 @pytest.mark.parametrize("dropped", ["first", "unit", "conv1"])
-def test_lesions_take_every_run(dropped: str, tmp_path: Path) -> None:
-    """A residual that runs again is dropped everywhere; a step that stood in a dropped branch stands where it runs next."""
+def test_lesions_apply_to_every_run(dropped: str, tmp_path: Path) -> None:
+    """A shared residual is dropped everywhere, and the parameters of a step in a dropped branch remain for its next run."""
     text = """
 network:
   - first: {residual: {branch: [conv1: {conv: {channels: 4, kernel: 3}}, act]}}
@@ -242,7 +245,7 @@ network:
   - res: [{residual: {branch: [{conv: {channels: 4, kernel: 3}}]}}, act]
   - parallel: {merge: add, branches: [identity, {again: first}]}
 """
-    if dropped == "conv1":  # of a residual without a scope, which runs again after it
+    if dropped == "conv1":  # the branch of an unnamed residual, whose step runs again after it
         text = "network:\n  - residual: {branch: [conv1: {conv: {channels: 4, kernel: 3}}, act]}\n  - act\n  - again: conv1\n"
     network = elaborated(text, tmp_path)
     made, _ = passes.apply(network, None, {"drop": {"conv1": "add"}.get(dropped, dropped)})
@@ -271,14 +274,14 @@ network:
         ("network:\n  - a: act\n  - again: a\nfeatures: [a]", "E0602", 7),
     ],
 )
-def test_what_cannot_run_again_is_refused(text: str, code: str, line: int, tmp_path: Path) -> None:
-    """With a code, where it is written."""
+def test_invalid_uses_are_refused(text: str, code: str, line: int, tmp_path: Path) -> None:
+    """Steps that cannot run again are refused with a code at their location."""
     with pytest.raises(SpecError) as caught:
         elaborated(text + "\n", tmp_path)
     assert (code, line) in [(each.code, each.place and each.place.line) for each in caught.value.diagnostics]
 
 
-def test_steps_and_blocks_of_this_name_stay_what_they_were(tmp_path: Path) -> None:
+def test_the_name_is_not_reserved(tmp_path: Path) -> None:
     """A spec of the first release may call a step or a block `again`."""
     text = (
         "blocks: {again: {body: [act]}, y: {body: [tanh]}}\nnetwork: [again: {block: y}, k: again, x: {again: relu}]\n"
@@ -295,20 +298,20 @@ network:
 """
 
 
-def test_sizes_of_a_split_stay(tmp_path: Path) -> None:
-    """Equal sizes that are listed fit their own channels only; `split: true` divides any number of channels."""
+def test_sizes_of_a_split_are_fixed_if_listed(tmp_path: Path) -> None:
+    """A split with listed sizes runs only on that number of channels; `split: true` divides any number."""
     network = elaborated(SPLIT.replace("SPLIT", "true"), tmp_path)
     x = image(network)
-    wanted = x[:, :2] / (1 + np.exp(-x[:, 2:]))
-    wanted = np.pad(wanted, ((0, 0), (0, 4), (0, 0), (0, 0)))
-    wanted = wanted[:, :3] / (1 + np.exp(-wanted[:, 3:]))
-    assert np.allclose(interpret(network, weighted(network), x)["logits"], wanted)
+    expected = x[:, :2] / (1 + np.exp(-x[:, 2:]))
+    expected = np.pad(expected, ((0, 0), (0, 4), (0, 0), (0, 0)))
+    expected = expected[:, :3] / (1 + np.exp(-expected[:, 3:]))
+    assert np.allclose(interpret(network, weighted(network), x)["logits"], expected)
     with pytest.raises(SpecError, match=r"splits 2 \+ 2 = 4 channels, but its input has 6"):
         elaborated(SPLIT.replace("SPLIT", "[2, 2]"), tmp_path)
 
 
-def test_survival_numbers_a_residual_once(tmp_path: Path) -> None:
-    """Each run of it survives with one probability."""
+def test_survival_counts_a_residual_once(tmp_path: Path) -> None:
+    """All runs of a residual have the same survival probability, and count once in the schedule."""
     text = "network:\n  - a: {residual: {branch: [act]}}\n  - b: {residual: {branch: [tanh]}}\n  - again: a\n"
     network = elaborated(f"{text}survival: {{schedule: linear, last: 0.5, unit: sample, rescale: test}}\n", tmp_path)
     assert residuals(network.root) == ["a.add", "b.add"]
@@ -318,19 +321,18 @@ def test_survival_numbers_a_residual_once(tmp_path: Path) -> None:
     assert np.allclose(interpret(network, {}, x)["logits"], twice + 0.75 * np.maximum(twice, 0))
 
 
-def test_the_contract_sees_other_nodes(tmp_path: Path) -> None:
-    """A pass that changed one run alone, or removed the step itself, would be noticed."""
-    network = elaborated("network: [a: [norm, act], b: [norm, act], again: a]\n", tmp_path)
+def test_the_verifier_detects_a_changed_run(tmp_path: Path) -> None:
+    """The verifier detects a removed step, one that runs again before it stands, and a run that differs from its step."""
+    network = elaborated("network: [a: [norm, act], b: [act, norm], again: a]\n", tmp_path)
     a, b, again = network.root.children
-    for broken in ((b, again), (again, a, b), (a, b, Again("b", again.child))):  # type: ignore[union-attr]
-        made = Network("broken", Series(broken, network.input, network.root.output))
-        if broken[-1] is again or broken[0] is again:
-            with pytest.raises(MalformedNetwork, match="run again"):
-                verify(made)
+    assert isinstance(b, Series)
+    for broken in ((b, again), (again, a, b), (a, b, Again("a", replace(b, name="a")))):
+        with pytest.raises(MalformedNetwork, match="run again"):
+            verify(Network("broken", Series(broken, network.input, network.root.output)))
 
 
 def test_pictures_tables_and_taps(tmp_path: Path) -> None:
-    """A card and a row of its own; `verify` looks for a wrong part among those that run once."""
+    """Pictures and tables show `again` as a separate card and row, and `verify` compares only the parts that run once."""
     network = elaborated(shared(TWICE["levels of a pyramid"]), tmp_path)
     titles = [card.title for card in cards(outline(network).rows)]
     assert titles == ["head.0", "conv1", "again head", "upsample", "again head", "again pre"]

@@ -1,4 +1,4 @@
-"""`keep` and `use`: what they mean, what they refuse, and that every analysis, pass and target follows a value to its use."""
+"""`keep` and `use`: their meaning, their errors, and their support in every analysis, pass and target."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rescompile.ir.tree_contract import MalformedNetwork, verify
 from rescompile.weights import Weights, from_arrays
 
 HEAD = "rescompile: 1\nname: kept\ninput: [4, 16, 16]\n"
-#: Networks in two spellings: with a value that is kept, and with the branches of merges in its place.
+#: Networks in two spellings: with kept values, and with branches of merges instead.
 TWICE = {
     "U-Net": (
         """
@@ -68,7 +68,7 @@ network:
 """,
     ),
 }
-#: A row whose copies hand a value on, blocks with values of their own, a macro.
+#: A row whose copies pass a value on, blocks with local values, and a macro.
 SHARED = """
 blocks:
   unit:
@@ -112,7 +112,7 @@ def image(network: Network) -> np.ndarray:
 
 @pytest.mark.parametrize("name", TWICE)
 def test_equal_to_the_same_network_in_branches(name: str, tmp_path: Path) -> None:
-    """Outputs, costs, paths, strides and valid sizes."""
+    """Outputs, costs, paths, strides and valid sizes equal those of the network with branches."""
     kept, nested = (elaborated(text, tmp_path) for text in TWICE[name])
     arrays = {key: np.asarray(value) for key, value in weighted(kept).items()}
     x, y = (interpret(each, from_arrays(arrays, each), image(each))["logits"] for each in (kept, nested))
@@ -124,8 +124,8 @@ def test_equal_to_the_same_network_in_branches(name: str, tmp_path: Path) -> Non
     assert sizes(kept, "height,width").free == sizes(nested, "height,width").free
 
 
-def test_paths_go_on_from_where_a_value_was_kept(tmp_path: Path) -> None:
-    """Three layers, each adding all values before: 1, 1, 2, 4 ways to each of them, by hand."""
+def test_paths_through_a_kept_value(tmp_path: Path) -> None:
+    """Paths through a kept value are counted: three layers with shortcuts give a binomial, and `use` at the end discards them."""
     body = "".join(
         f"  - conv{n}: {{conv: {{channels: 4, kernel: 3}}}}\n  - parallel: {{merge: add, branches: [identity, {{use: y}}]}}\n  - keep: y\n"
         for n in range(1, 4)
@@ -133,18 +133,18 @@ def test_paths_go_on_from_where_a_value_was_kept(tmp_path: Path) -> None:
     found = paths(elaborated(f"network:\n  - keep: y\n{body}", tmp_path), "layers")
     assert found.counts == (1, 3, 3, 1)
     late = paths(elaborated(f"network:\n  - keep: y\n  - keep: first\n{body}  - use: first\n", tmp_path), "layers")
-    assert late.counts == (1,)  # all layers are beside the way
+    assert late.counts == (1,)  # no layer is on the path
 
 
-def test_the_newer_value_counts(tmp_path: Path) -> None:
+def test_a_value_can_be_kept_again(tmp_path: Path) -> None:
     """A name that is kept again means the value that was kept last before its use."""
     network = elaborated("network: [keep: y, {scale: 2}, keep: y, {scale: 3}, use: y, {scale: 5}]\n", tmp_path)
     x = image(network)
     assert np.array_equal(interpret(network, {}, x)["logits"], 10 * x.astype(np.float64))
 
 
-def test_a_block_has_values_of_its_own(tmp_path: Path) -> None:
-    """A macro that keeps `s` does not change the network's `s[2]`, and the row hands `s` on from copy to copy."""
+def test_values_of_a_block_are_local(tmp_path: Path) -> None:
+    """A macro that keeps `s` does not change the network's `s[2]`, and a row passes `s` on from copy to copy."""
     network = elaborated(SHARED, tmp_path)
     assert network.root.output == (4 + 4 + 16, 16, 16)
     recalled = [node.key for _, node in walk(network.root) if isinstance(node, Recall)]
@@ -157,8 +157,8 @@ def test_a_block_has_values_of_its_own(tmp_path: Path) -> None:
         assert np.abs(found - exact).max() <= 1e-5 * np.abs(exact).max()
 
 
-def test_onnx_gets_no_node(tmp_path: Path) -> None:
-    """The name of the value is all there is."""
+def test_onnx_has_no_node_for_a_kept_value(tmp_path: Path) -> None:
+    """`keep` and `use` only name a value of the graph."""
     network = elaborated(TWICE["U-Net"][0], tmp_path)
     graph = onnx.load_from_string(rescompile.build(network, "onnx").to_bytes()).graph
     assert sorted(node.op_type for node in graph.node) == ["Concat", "Conv", "Conv", "Conv", "MaxPool", "Resize"]
@@ -186,15 +186,15 @@ def test_onnx_gets_no_node(tmp_path: Path) -> None:
         ("network:\n  - keep: index", "E0409", 5),
     ],
 )
-def test_what_breaks_a_law_is_refused(text: str, code: str, line: int, tmp_path: Path) -> None:
-    """With a code, where it is written."""
+def test_invalid_uses_are_refused(text: str, code: str, line: int, tmp_path: Path) -> None:
+    """Invalid uses of `keep` and `use` are refused with a code at their location."""
     with pytest.raises(SpecError) as caught:
         elaborated(text + "\n", tmp_path)
     assert [(each.code, each.place and each.place.line) for each in caught.value.diagnostics] == [(code, line)]
 
 
-def test_a_row_that_is_wrong_hides_what_follows_from_it(tmp_path: Path) -> None:
-    """A value that a wrong row would have kept is not reported again."""
+def test_values_of_invalid_rows_are_not_reported_as_missing(tmp_path: Path) -> None:
+    """A value that an invalid row would have kept is not reported as missing."""
     text = "network:\n  - a: [{conv: {channels: 6, kernel: 2}}, keep: y]\n  - use: y\n"
     with pytest.raises(SpecError) as caught:
         elaborated(text, tmp_path)
@@ -211,7 +211,7 @@ def test_a_row_that_is_wrong_hides_what_follows_from_it(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_steps_and_blocks_of_these_names_stay_what_they_were(text: str, names: list[str], tmp_path: Path) -> None:
+def test_the_names_are_not_reserved(text: str, names: list[str], tmp_path: Path) -> None:
     """A spec of the first release may call a step or a block `keep` or `use`."""
     root = elaborated(text + "\n", tmp_path).root
     assert [node.name for node in root.children if not isinstance(node, Recall)] == names  # type: ignore[union-attr]
@@ -255,8 +255,8 @@ network:
 """
 
 
-def test_a_branch_is_dropped_with_what_it_keeps(tmp_path: Path) -> None:
-    """Its shortcut goes on with the value that was kept before."""
+def test_a_branch_is_dropped_with_its_kept_values(tmp_path: Path) -> None:
+    """A branch whose values are used only inside is dropped, and one whose value is used later is refused."""
     network = elaborated(
         LESIONS.replace("conv: {name: conv, ", "{").replace("kernel: 3}, keep: z", "kernel: 3, name: c}, keep: z"),
         tmp_path,
@@ -269,7 +269,7 @@ def test_a_branch_is_dropped_with_what_it_keeps(tmp_path: Path) -> None:
 
 
 def test_blocks_that_share_values_are_not_swapped(tmp_path: Path) -> None:
-    """res2 keeps a value of its own, res3 one that the network could use."""
+    """Blocks are not swapped if one of them keeps a value that the network could use."""
     text = LESIONS.replace("conv: {name: conv, ", "{").replace("kernel: 3}, keep: z", "kernel: 3, name: c}, keep: z")
     network = elaborated(text, tmp_path)
     with pytest.raises(UsageError) as caught:
@@ -278,8 +278,8 @@ def test_blocks_that_share_values_are_not_swapped(tmp_path: Path) -> None:
     assert "'v'" in caught.value.diagnostics[0].message
 
 
-def test_the_contract_sees_a_value_that_is_gone(tmp_path: Path) -> None:
-    """A pass that removed a Keep, or changed the shape before it, would be noticed."""
+def test_the_verifier_detects_a_missing_value(tmp_path: Path) -> None:
+    """The verifier detects a removed Keep, and a Keep of another shape."""
     network = elaborated(TWICE["U-Net"][0], tmp_path)
     children = network.root.children
     without = Network("broken", Series((children[0], *children[2:]), network.input, network.root.output))
@@ -297,14 +297,14 @@ def test_the_contract_sees_a_value_that_is_gone(tmp_path: Path) -> None:
         verify(early)
 
 
-def test_pictures_show_them(tmp_path: Path) -> None:
-    """A card for each, with the name of the value."""
+def test_pictures_show_kept_values(tmp_path: Path) -> None:
+    """`keep` and `use` have a card with the name of the value."""
     titles = [card.title for card in cards(outline(elaborated(TWICE["U-Net"][0], tmp_path)).rows)]
     assert titles == ["conv1", "keep fine", "maxpool", "conv2", "upsample", "use fine", "conv3"]
 
 
 def distinct(network: Network) -> int:
-    """How many nodes a tree has, those that copies share counted once."""
+    """Return the number of nodes of a tree, counting shared ones once."""
     found: dict[int, Node] = {}
     todo: list[Node] = [network.root]
     while todo:
@@ -318,15 +318,15 @@ def distinct(network: Network) -> int:
 @pytest.mark.parametrize(("name", "row"), [("res2net50_26w_4s", "layer3"), ("hrnet_w18_small", "stage4")])
 @pytest.mark.slow_for("hrnet_w18_small")
 def test_copies_share_their_nodes(name: str, row: str) -> None:
-    """One more node for each copy, with values of its own as with those of the network: a thousand take no more work than ten."""
+    """Each further copy adds one node, both with local values and with those of the network."""
     ten, thousand = (
         distinct(rescompile.elaborate(rescompile.load(name, set=[f"{row}.depth={depth}"]))) for depth in (10, 1000)
     )
     assert thousand - ten == 990
 
 
-def test_the_stride_of_a_unit_is_that_of_one_way_through_it() -> None:
-    """Not the product of the strides of all convolutions, of which Res2Net's units have several beside one another."""
+def test_the_stride_of_a_unit_is_that_of_one_path() -> None:
+    """The stride of a Res2Net unit is not the product of the strides of its parallel convolutions."""
     found = structure(rescompile.elaborate(rescompile.load("res2net50_26w_4s")))
     assert stride_place(found) == "the 3x3 convolution"
     assert [[stride(unit) for unit in stage.units[:2]] for stage in found.stages] == [
@@ -335,7 +335,7 @@ def test_the_stride_of_a_unit_is_that_of_one_way_through_it() -> None:
 
 
 def test_branches_that_keep_or_use_values_are_not_fused(tmp_path: Path) -> None:
-    """Their sum is not that of convolutions of one input."""
+    """Branches that keep or use values are not fused, since their inputs differ or their values are used elsewhere."""
     text = """
 network:
   - keep: y

@@ -1,4 +1,4 @@
-"""What a spec means: the trees of small specs, in the places where an early version refused them or took them in silence."""
+"""The trees of small specs that an early version refused or accepted by mistake."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HEAD = "rescompile: 1\nname: net\ninput: [16, 8, 8]\n"
 
 
 def network(text: str, folder: Path) -> Network:
-    """The network of a spec without its first lines."""
+    """Return the network of a spec, given without its first lines."""
     path = folder / "net.yaml"
     path.write_text(HEAD + text, encoding="utf-8")
     return rescompile.elaborate(rescompile.load(path))
 
 
 def names(network: Network) -> list[str]:
-    """The full names of all nodes that have one."""
+    """Return the full names of all named nodes."""
     return list(dict.fromkeys(name for name, node in walk(network.root) if name and getattr(node, "name", None)))
 
 
@@ -31,8 +31,8 @@ def names(network: Network) -> list[str]:
     ("written", "channels"),
     [("in_channels * 0.5", 8), ("8.0", 8), ("1.5 * 4 + 2", 8), ("in_channels / 2", 8), ("0.25 * 4 * in_channels", 16)],
 )
-def test_a_whole_real_is_an_integer(written: str, channels: int, tmp_path: Path) -> None:
-    """Where an integer is asked, a float that is one serves; its type does not show further on."""
+def test_an_integral_float_is_an_integer(written: str, channels: int, tmp_path: Path) -> None:
+    """An integral float is accepted as an integer and converted to int."""
     root = network(f"network: [c1: {{conv: {{channels: {written}, kernel: [3.0, 1]}}}}]\n", tmp_path).root
     (kind,) = (node.kind for _, node in walk(root) if hasattr(node, "kind"))
     assert isinstance(kind, Conv)
@@ -40,8 +40,8 @@ def test_a_whole_real_is_an_integer(written: str, channels: int, tmp_path: Path)
     assert {type(n) for n in (kind.channels, *kind.kernel)} == {int}
 
 
-def test_a_whole_real_as_an_argument_and_a_depth(tmp_path: Path) -> None:
-    """The default 6 makes a parameter an integer, which takes 2.0 as 2."""
+def test_an_integral_float_as_an_argument_and_a_depth(tmp_path: Path) -> None:
+    """A parameter with an integer default converts an integral float, as does `depth`."""
     text = """
 blocks: {unit: {stage: true, parameters: {expand: 6}, body: [c: {conv: {channels: 8 * expand, kernel: 1}}]}}
 network: [row: {block: unit, depth: 1.5 * 2, expand: 4 * 0.5}]
@@ -51,15 +51,15 @@ network: [row: {block: unit, depth: 1.5 * 2, expand: 4 * 0.5}]
     assert all(type(call.arguments["expand"]) is int for call in calls)
 
 
-def test_no_other_real_is_an_integer() -> None:
-    """Neither what is nearly whole, nor what floats cannot count."""
+def test_other_floats_are_not_integers() -> None:
+    """Floats that are nearly integral or at least 2**53, and Booleans, are not converted."""
     assert [type(whole(value)) for value in (7.000000000000001, 0.1, 1e300, 2.0**53, True)] == [float] * 4 + [bool]
     assert whole([2.0, [3.0, "same"]]) == [2, [3, "same"]]
 
 
 @pytest.mark.parametrize(("plain", "merges"), [("true", 0), ("false", 1)])
 def test_none_in_a_condition(plain: str, merges: int, tmp_path: Path) -> None:
-    """A condition may choose that there is no shortcut at all."""
+    """A condition may select `none`, so that there is no shortcut."""
     text = f"""
 parameters: {{plain: {plain}}}
 network:
@@ -72,13 +72,13 @@ network:
 
 
 def test_the_block_of_the_spec_used_by_name(tmp_path: Path) -> None:
-    """Rows that name the block of the spec use it."""
+    """Rows can refer by name to the block that the spec defines."""
     text = "block: unit\nblocks: {unit: {body: [c: {conv: {channels: 8, kernel: 1}}]}}\nnetwork: [a: {block: unit}]\n"
     assert names(network(text, tmp_path)) == ["a", "a.c"]
 
 
 def test_a_macro_that_names_its_steps_in_a_named_list(tmp_path: Path) -> None:
-    """Its steps keep their names, and its other ops are called by their word; a macro without names is numbered as ever."""
+    """Named steps of a macro keep their names and other ops are named by their word; steps of a macro without names are numbered."""
     text = """
 blocks:
   named: {inline: true, body: [conv1: {conv: {channels: 16, kernel: 3}}, act, residual: {branch: [c2: {conv: {channels: 16, kernel: 1}}, act]}]}
@@ -94,8 +94,8 @@ network:
     assert [name for name in found if name.startswith("two.")] == ["two.0", "two.1", "two.2", "two.3"]
 
 
-def test_copies_that_are_counted_at_once(tmp_path: Path) -> None:
-    """Equal copies are built once and numbered; `index` anywhere makes each of them its own."""
+def test_equal_copies_are_built_once(tmp_path: Path) -> None:
+    """Equal copies are built once and numbered, and equal those that are built one by one because of `index`."""
     text = """
 blocks:
   unit: {{stage: true, parameters: {{k: 3}}, body: [residual: {{branch: [c: {{conv: {{channels: 16, kernel: k}}}}]}}]}}
@@ -110,15 +110,15 @@ network: [row: {{block: unit, depth: 2000, k: {k}}}]
 
 
 @pytest.mark.parametrize("depth", [MAX_BUILT, 299_999])
-def test_too_many_different_copies(depth: int, tmp_path: Path) -> None:
-    """What cannot be shared is refused before it is built."""
+def test_too_many_different_copies_are_refused(depth: int, tmp_path: Path) -> None:
+    """Too many different copies are refused before they are built."""
     text = "blocks: {{unit: {{body: [{{dropout: 1 / (1 + index)}}]}}}}\nnetwork: [row: {{block: unit, depth: {}}}]\n"
     with pytest.raises(SpecError, match="E0208"):
         network(text.format(depth), tmp_path)
 
 
 def test_features_inside_merges(tmp_path: Path) -> None:
-    """A part of a branch becomes an output, as a side branch there would make it."""
+    """A feature inside a branch becomes an output, as with a side branch at that position."""
     text = "features: [{}]\nnetwork: [residual: {{branch: [c: {{conv: {{channels: 16, kernel: 3}}}}{}, act]}}]\n"
     tapped = network(text.format("c", ""), tmp_path)
     written = network(
@@ -128,7 +128,7 @@ def test_features_inside_merges(tmp_path: Path) -> None:
     assert tapped.outputs == written.outputs == {"logits": (16, 8, 8), "c": (16, 8, 8)}
 
 
-def test_words_that_are_elsewhere_are_not_here() -> None:
-    """A word that the language gains leaves the list, so that its misspellings are suggested."""
+def test_words_of_other_frameworks_are_not_words_of_the_language() -> None:
+    """ELSEWHERE contains no word of the language, so that misspellings of all these words get a suggestion."""
     words = {word for op in WORDS for facts in attributes(op).values() for word in facts.words}
     assert not ELSEWHERE & (WORDS.keys() | words)

@@ -1,4 +1,4 @@
-"""Maps of one and three axes: a spec with the library's blocks, from its text to every target."""
+"""Feature maps of one and three axes, with the library's blocks and in every target."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ network:
   - {{block: classifier, classes: 4}}
 features: [layer1]
 """
-#: The input of each, and all its axes.
+#: The input and the axes of each case.
 INPUTS = {"series": ("[2, 45]", "length"), "volume": ("[2, 9, 14, 17]", "depth,height,width")}
 
 
 def network(name: str, folder: Path) -> Network:
-    """The network of a case."""
+    """Return the network of a case."""
     path = folder / f"{name}.yaml"
     path.write_text(BODY.format(name=name, input=INPUTS[name][0]), "utf-8")
     return elaborate(load(path))
 
 
 def outputs(net: Network, name: str, weights: Any, x: Any, **given: Any) -> dict[str, Any]:
-    """The outputs in a target."""
+    """Return the outputs in a target."""
     module = target(name)
     options = {option.name: option.default for option in module.OPTIONS} | given
     return module.evaluate(net, weights, x, **options)
@@ -69,17 +69,17 @@ def outputs(net: Network, name: str, weights: Any, x: Any, **given: Any) -> dict
     "name",
     ["onnx", "torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("source", "flax", "keras", "mlx"))],
 )
-@pytest.mark.parametrize("way", ["as it is", "dynamic", "folded", "fused"])
-def test_targets_agree_with_the_interpreter(name: str, case: str, way: str, tmp_path: Path) -> None:
-    if (name, way) == ("keras", "dynamic"):
+@pytest.mark.parametrize("mode", ["as it is", "dynamic", "folded", "fused"])
+def test_targets_agree_with_the_interpreter(name: str, case: str, mode: str, tmp_path: Path) -> None:
+    if (name, mode) == ("keras", "dynamic"):
         pytest.skip("refused")
     net = network(case, tmp_path)
     plain = draw(net, 3)
-    passes = {"folded": {"fold_batchnorm": True}, "fused": {"fuse_branches": True}}.get(way, {})
+    passes = {"folded": {"fold_batchnorm": True}, "fused": {"fuse_branches": True}}.get(mode, {})
     changed, weights = apply(net, plain, passes)
     assert changed.passes == tuple(pass_.replace("_", "-") for pass_ in passes)
-    free = {"dynamic": INPUTS[case][1]} if way == "dynamic" and name != "torch" else {}
-    larger = [n + 7 for n in net.input[1:]] if way == "dynamic" else net.input[1:]
+    free = {"dynamic": INPUTS[case][1]} if mode == "dynamic" and name != "torch" else {}
+    larger = [n + 7 for n in net.input[1:]] if mode == "dynamic" else net.input[1:]
     x = np.random.default_rng(0).standard_normal((2, net.input[0], *larger)).astype(np.float32)
     wanted, found = interpret(net, plain, x), outputs(changed, name, weights, x, **free)
     assert wanted.keys() == found.keys() == {"logits", "layer1"}
@@ -89,7 +89,7 @@ def test_targets_agree_with_the_interpreter(name: str, case: str, way: str, tmp_
 
 @pytest.mark.parametrize("case", INPUTS)
 def test_analysis(case: str, tmp_path: Path) -> None:
-    """Receptive fields and free sizes by hand: stem 7/2 and pool 3/2 see 11 positions, 4 apart; a basic block 16 more."""
+    """Receptive fields and free sizes equal those by hand: 11 positions at stride 4 after the stem and pool, 16 more after a block."""
     net = network(case, tmp_path)
     axes = len(net.input) - 1
     assert view(net.root.children[1], view(net.root.children[0], of_input(net.input))) == (Span(-13, 13, 4),) * axes
@@ -100,7 +100,7 @@ def test_analysis(case: str, tmp_path: Path) -> None:
     assert weight.shape == (64, 64, *[3] * axes)
 
 
-def test_networks_of_other_axes_are_not_compared(tmp_path: Path) -> None:
+def test_networks_with_different_axes_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only networks with the same number of axes"):
         explain(network("series", tmp_path), ["resnet18"])
 
@@ -109,13 +109,13 @@ def test_networks_of_other_axes_are_not_compared(tmp_path: Path) -> None:
     ("dynamic", "message"),
     [("height", "which has no height"), ("lenth", "takes the axis length"), ("length,length", "twice")],
 )
-def test_axes_that_a_series_does_not_have(dynamic: str, message: str, tmp_path: Path) -> None:
+def test_unknown_axes_are_refused(dynamic: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         build(network("series", tmp_path), "onnx", dynamic=dynamic)
 
 
 @pytest.mark.parametrize("case", INPUTS)
-def test_keras_refuses_by_name(case: str, tmp_path: Path) -> None:
-    """A functional model takes the sizes of its windows when it is made."""
+def test_keras_refuses_dynamic_sizes(case: str, tmp_path: Path) -> None:
+    """Dynamic sizes are refused in Keras, whose functional models fix the sizes of windows at construction."""
     with pytest.raises(Unavailable, match=r"takes an (image|input) of known size in Keras"):
         build(network(case, tmp_path), "keras", dynamic=INPUTS[case][1])

@@ -1,4 +1,4 @@
-"""Blocks that use themselves under a condition that ends."""
+"""Recursive blocks: blocks that use themselves under a condition."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def elaborated(text: str, folder: Path) -> Network:
     return rescompile.elaborate(rescompile.load(path))
 
 
-def test_equal_to_the_levels_written_out(tmp_path: Path) -> None:
-    """The same names, costs, paths and outputs."""
+def test_recursion_equals_the_unrolled_network(tmp_path: Path) -> None:
+    """A recursive block has the names, costs, paths and outputs of the unrolled network."""
     deep, flat = elaborated(LEVELS, tmp_path), elaborated(UNROLLED, tmp_path)
     assert list(parameters(deep)) == list(parameters(flat))
     assert cost(deep) == cost(flat)
@@ -100,25 +100,25 @@ def test_equal_to_the_levels_written_out(tmp_path: Path) -> None:
 
 
 def test_source_has_a_class_for_each_level(tmp_path: Path) -> None:
-    """Each contains the one below it."""
+    """Generated source has one class per level, each of which contains the one below it."""
     text = backend.load("source").source(elaborated(LEVELS, tmp_path), "classes")  # type: ignore[attr-defined]
     assert text.count("(nn.Module):") == 4
     assert text.count("self.inner = ") == 2
 
 
 @pytest.mark.parametrize("columns", [1, 2, 4, 6])
-def test_a_fractal_has_two_to_the_columns_layers(columns: int, tmp_path: Path) -> None:
-    """2^C - 1 convolutions of 3x3, and 2^(C - 1) at the ends; a way through is one, or two after one another."""
+def test_a_fractal_has_the_expected_layers_and_paths(columns: int, tmp_path: Path) -> None:
+    """A fractal of C columns has 2^C - 1 3x3 and 2^(C - 1) 1x1 convolutions, and p(C) = 1 + p(C - 1)^2 paths."""
     network = elaborated(FRACTAL.replace("COLUMNS", str(columns)), tmp_path)
     kernels = [
         node.kind.kernel for _, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, Conv)
     ]
     assert kernels.count((3, 3)) == 2**columns - 1
     assert kernels.count((1, 1)) == 2 ** (columns - 1)
-    ways = 2
+    expected = 2
     for _ in range(columns - 1):
-        ways = 1 + ways * ways
-    assert paths(network, "layers").total == ways
+        expected = 1 + expected * expected
+    assert paths(network, "layers").total == expected
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_a_fractal_has_two_to_the_columns_layers(columns: int, tmp_path: Path) -
         ("[relu, {if: n < 30, then: [{name: x, block: b, n: n + 1}, {name: y, block: b, n: n + 1}]}]", "E0208"),
     ],
 )
-def test_what_does_not_end_is_refused(body: str, code: str, tmp_path: Path) -> None:
-    """With a code, at once, whether it is endless, too deep or too wide."""
+def test_unbounded_recursion_is_refused(body: str, code: str, tmp_path: Path) -> None:
+    """Endless, too deep or too wide recursion is refused with a code within seconds."""
     started = time.process_time()
     with pytest.raises(SpecError) as caught:
         elaborated(
@@ -143,8 +143,8 @@ def test_what_does_not_end_is_refused(body: str, code: str, tmp_path: Path) -> N
     assert time.process_time() - started < 5
 
 
-def test_a_block_may_end_by_a_condition_of_its_own(tmp_path: Path) -> None:
-    """A block whose `when` is false is empty, so that it does not use itself again; 31 inside one another are not too many."""
+def test_recursion_may_end_by_when(tmp_path: Path) -> None:
+    """A block whose `when` is false is empty, which ends the recursion; 31 nested blocks are allowed."""
     text = "blocks: {b: {parameters: {n: int}, when: n > 0, body: [relu, {name: next, block: b, n: n - 1}]}}\n"
     network = elaborated(text + "network: [{name: c, block: b, n: 31}]\n", tmp_path)
     assert sum(isinstance(node, Op) for _, node in walk(network.root)) == 31

@@ -1,4 +1,4 @@
-"""Two attributes of an op of which one leaves the other without effect: a step that gives both is refused."""
+"""A step is refused if it gives an attribute that another one leaves without effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rescompile.ir.network import parameters
 from rescompile.lang.canonical import dump
 from rescompile.lang.load import load_text
 
-#: What a step of each op gives beside the two attributes, so that none is void for another reason.
+#: Other attributes of a step of each op, chosen so that no attribute is without effect for another reason.
 BESIDE: dict[str, dict[str, Any]] = {
     "conv": {"channels": 8, "kernel": 3},
     "conv_transpose": {"channels": 8, "kernel": 3, "stride": 3},
@@ -39,23 +39,22 @@ BESIDE: dict[str, dict[str, Any]] = {
     "dropout": {"rate": 0.5},
     "scale": {"factor": 2},
 }
-#: Attributes that only training reads.
+#: Attributes that affect only training.
 IN_TRAINING = {"momentum", "rate"}
 
 
-#: Different values of an attribute of each type, beside its words.
+#: Different values of an attribute of each type, in addition to its words.
 VALUES: dict[str, list[Any]] = {"bool": [False, True], "word": [], "real": [0.25, 0.5], "int": [2, 4], "size": [1, 2]}
 
 
 def choices(facts: ops.Attribute) -> list[Any]:
-    """The values of an attribute that could leave another one without effect. Not those of a size or a factor, of which 0 or 1 is
-    only a limit."""
+    """Return the values of an attribute that could leave another one without effect. Limits such as a size of 1 are excluded."""
     number = {"bool": [False, True], "real": [0] if facts.words else []}
     return [*facts.words, *number.get(facts.type, [])]
 
 
 def effect(word: str, given: dict[str, Any]) -> tuple[Any, ...] | None:
-    """The initial values of an op, and what it computes with any weights; None where the step is refused."""
+    """Return the parameters, output shapes and outputs of an op with random weights, or None if the step is refused."""
     shape = [12] if word in ("linear", "unflatten") else [8, 6, 6]
     spec = {"rescompile": 1, "name": "net", "input": shape, "network": [{"step": {word: given}}]}
     try:
@@ -69,7 +68,7 @@ def effect(word: str, given: dict[str, Any]) -> tuple[Any, ...] | None:
 
 
 def void(word: str) -> Iterator[tuple[str, Any, str]]:
-    """An attribute, its value, and another attribute that steps may give beside it though nothing depends on it then."""
+    """Yield an attribute, its value, and another attribute that is accepted beside it but has no effect."""
     facts = ops.attributes(word)
     for switch, other in permutations(facts, 2):
         if other in IN_TRAINING:
@@ -83,5 +82,5 @@ def void(word: str) -> Iterator[tuple[str, Any, str]]:
 
 
 @pytest.mark.parametrize("word", [kind.word for kind in ops.KINDS])
-def test_no_attribute_is_void_in_silence(word: str) -> None:
+def test_attributes_without_effect_are_refused(word: str) -> None:
     assert list(void(word)) == []

@@ -87,7 +87,7 @@ def explained(name: str) -> Explanation:
 
 @pytest.mark.slow
 def test_every_network_is_explained() -> None:
-    """Totals equal the facts table, and every network is compared with a reference."""
+    """Totals equal the facts table, and every network but one is compared with a reference."""
     for name in library.zoo():
         found = explained(name)
         text, data = text_of(found), json.loads(json.dumps(report(found, {})))
@@ -116,7 +116,7 @@ def test_every_stage_is_counted(name: str, blocks: list[int]) -> None:
 
 
 def test_lines_fit_the_terminal() -> None:
-    """Prose is wrapped; only the table of stages and single words may be wider."""
+    """Prose is wrapped to the width; only the table of stages and single words may be wider."""
     for name in ("resnet50", "densenet121", "googlenet"):
         for width in (60, 100):
             prose_lines = [line for line in text_of(explained(name), width).splitlines() if "  1" not in line]
@@ -127,7 +127,7 @@ def test_lines_fit_the_terminal() -> None:
 
 
 @pytest.mark.slow
-def test_the_index_of_ops_finds_what_a_search_of_all_networks_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_of_ops_finds_the_same_networks_as_a_full_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """The closest networks are those of a search that elaborates the zoo and counts ops with all their attributes."""
     sample = ["resnet50", "densenet121", "resnet110_cifar", "googlenet", "r3d_18", "unet", "darknet53"]
     bodies = {name: references.of_zoo(name).structure for name in library.zoo()}
@@ -139,7 +139,7 @@ def test_the_index_of_ops_finds_what_a_search_of_all_networks_finds(monkeypatch:
 
 
 def test_the_closest_network_is_found_without_elaborating_the_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the candidates are elaborated, and the network of the same name."""
+    """Only the candidates and the network of the same name are elaborated."""
     elaborated = set()
     monkeypatch.setattr(
         references, "of_zoo", lambda name: elaborated.add(name) or Reference(name, network_of(name), body(name))
@@ -166,18 +166,18 @@ def test_the_table_names_networks_that_differ() -> None:
             assert other.reference.what
 
 
-def test_every_fact_is_about_a_topic() -> None:
+def test_every_fact_has_a_topic() -> None:
     assert set(FACTS) <= set(TOPICS)
 
 
-def test_keras() -> None:
+def test_keras_reference() -> None:
     """The number of trainable parameters equals the one in the summary of keras.applications.ResNet50."""
     other = next(other for other in explain(network_of("resnet50")).against if "keras" in other.reference.what)
     assert cost(other.reference.network).parameters == 25_583_592
     assert topics(other.comparison) == ["stride", "eps", "momentum", "bias"]
 
 
-def test_zero_init_is_what_timm_does() -> None:
+def test_zero_init_equals_that_of_timm() -> None:
     """The reference starts the same norms at 0 as timm, and as torchvision with zero_init_residual."""
     pytest.importorskip("torch")
     import peers  # noqa: F401  # before torchvision: it declares the operators whose library may not load
@@ -203,13 +203,13 @@ def topics(found: Comparison) -> list[str]:
 
 
 def check_exact(reference: Structure, subject: Structure) -> None:
-    """No change gives the reference, all changes give the subject, and every change has a topic. A unit depends on no topics but
-    those that concern it."""
+    """Check that no change gives the reference, all changes give the subject, every change has a topic, and each unit depends only
+    on the topics that concern it."""
     distances = Distances()
     found = overlay(reference, subject, distances)
 
     def known(units: Iterable[Steps], size: Shape) -> tuple[list[tuple[int, ...]], Shape]:
-        """Return a value that is equal for networks that are equal but for names."""
+        """Return a value that is equal for networks that differ only in names."""
         return [distances.keys(unit) for unit in units], size
 
     first, second = (known(each.units, each.input) for each in (reference, subject))
@@ -217,17 +217,17 @@ def check_exact(reference: Structure, subject: Structure) -> None:
     assert known(*found.taken(TOPICS)) == second
     assert {edit.topic for edit in found.edits} == set(found.topics) <= set(TOPICS)
     assert bool(found.topics) == (first != second)
-    for topic in found.topics:  # each of them does something
+    for topic in found.topics:  # each has an effect
         assert known(*found.taken([topic])) != first
     some = frozenset(found.topics[::2])
     of_all = replace(found, mergers=lambda _: found.mergers(some))
     assert known(*found.taken(some)) == known(*of_all.taken(some))
 
 
-def test_comparison_merges_a_unit_once_for_all_sets_of_topics_that_do_not_concern_it(
+def test_units_are_merged_only_for_topics_that_concern_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """616 sets of topics are tried, of which few give a valid network; merging all units for each took 34,000 lists."""
+    """Comparing two very different networks merges fewer than 2,000 lists; merging all units for each set of topics took 34,000."""
     merged, merge = [0], Merger._lists
 
     def counting(*given: Any) -> Steps:
@@ -272,7 +272,7 @@ def test_random_networks(seed: int) -> None:
     except NotAligned:
         pass
     except ShapeError:
-        pytest.fail("shapes are no business of an alignment")
+        pytest.fail("an alignment must not depend on shapes")
     found = Explanation(network, one, ())
     assert text_of(found)
     assert json.dumps(report(found, {}))
@@ -280,7 +280,7 @@ def test_random_networks(seed: int) -> None:
 
 # --- single differences -----------------------------------------------------------------------------------------------
 
-#: The subject, the reference, their only topic, and words of its sentence.
+#: The subject, the reference, their only topic, and part of its description.
 SINGLE = [
     ("resnet50", "resnet50_v1", "stride", "in the 3x3 convolution (v1.5), not in the first 1x1 convolution (v1)"),
     ("resnet152_v1", "resnet152", "stride", "in the first 1x1 convolution (v1), not in the 3x3 convolution (v1.5)"),
@@ -324,7 +324,7 @@ def test_single_difference(subject: str, reference: str, topic: str | None, word
     assert words in flat(describe(difference, body(subject), body(reference)))
 
 
-def test_differences_of_several_steps_are_told_apart() -> None:
+def test_differences_of_several_steps_are_separated() -> None:
     """For B, C and D of He et al. 2018, the cost of each step alone equals the difference of its rows."""
     found = compare(body("resnet50_v1"), body("resnet50_D"))
     assert found.differences is not None
@@ -341,7 +341,7 @@ def test_differences_of_several_steps_are_told_apart() -> None:
     assert found.beyond == (0, 0)
 
 
-# --- mutants: a setting is found again, and costs what the spec with it costs more --------------------------------------
+# --- mutants: the comparison finds each setting and its cost -------------------------------------------------------------
 
 SETTINGS = {
     "input": "input=[3, 192, 160]",
@@ -370,8 +370,8 @@ def more(*settings: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("topic", SETTINGS)
-def test_a_setting_is_named(topic: str) -> None:
-    """A setting gives its topic and no other, and the words of the fact differ."""
+def test_each_setting_gives_its_topic(topic: str) -> None:
+    """A setting gives only its topic and its cost, and changes the fact of that topic."""
     found = compare(body("resnet50"), body("resnet50", SETTINGS[topic]))
     assert topics(found) == [topic]
     assert found.differences is not None
@@ -382,7 +382,7 @@ def test_a_setting_is_named(topic: str) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.slow
-def test_several_settings_are_counted_alone(seed: int) -> None:
+def test_costs_of_several_settings_are_separated(seed: int) -> None:
     """Each cost alone equals that of the elaborated spec with this setting alone, and the sum with the interaction is exact."""
     chosen = random.Random(seed).sample(sorted(SETTINGS), 4)
     if {"order", "shortcut"} <= set(chosen) or {"downsampling", "shortcut"} <= set(chosen):
@@ -398,7 +398,7 @@ def test_several_settings_are_counted_alone(seed: int) -> None:
     assert (found.parameters, found.macs) == more(*(SETTINGS[topic] for topic in chosen))
 
 
-def test_what_cannot_be_alone_is_counted_together() -> None:
+def test_dependent_differences_are_counted_together() -> None:
     """Wider blocks of ResNet-18 need projections instead of identity shortcuts, so the two are counted together."""
     found = compare(body("resnet18"), body("wrn18_2_imagenet"))
     assert found.differences is not None
@@ -407,7 +407,7 @@ def test_what_cannot_be_alone_is_counted_together() -> None:
     assert found.differences[0].parameters == new["params"]["computed"] - old["params"]["computed"]
 
 
-def test_attributes_of_every_op_are_told(tmp_path: Path) -> None:
+def test_a_change_of_any_attribute_is_found(tmp_path: Path) -> None:
     """A change of any single attribute is found."""
     rows: list[Any] = [
         {"a": {"conv": {"channels": 8, "kernel": 3, "stride": 2, "groups": 2}}},
@@ -448,8 +448,8 @@ def test_attributes_of_every_op_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cbam_resnet50", "fractalnet20_cifar", "hrnet_w18_small", "pnasnet5large"])
-def test_units_cost_what_the_network_costs(name: str) -> None:
-    """Parameters of steps that run again count once, and a value that a block keeps is not one of the block around it."""
+def test_the_cost_of_units_is_that_of_the_network(name: str) -> None:
+    """Costs of units add up to that of the network, also with shared steps and with kept values in nested blocks."""
     network = network_of(name)
     whole = cost(network)
     assert Counts(Distances()).total(structure(network).units, network.input) == (whole.parameters, whole.macs)
@@ -457,14 +457,14 @@ def test_units_cost_what_the_network_costs(name: str) -> None:
 
 @pytest.mark.parametrize("names", [("r3d_18", "resnet18"), ("resnet18", "r3d_18")])
 def test_maps_with_other_axes_are_not_aligned(names: tuple[str, str]) -> None:
-    """Kernels of other axes cannot be mixed in one network; costs are compared all the same."""
+    """Networks with different numbers of axes are not aligned, but their costs are compared."""
     one, other = (network_of(name) for name in names)
     found = compare(structure(one), structure(other))
     assert found == Comparison(None, *(getattr(cost(other), f) - getattr(cost(one), f) for f in ("parameters", "macs")))
 
 
 def test_rows_with_other_axes_are_not_aligned(tmp_path: Path) -> None:
-    """Also where the inputs are vectors, whose maps follow later."""
+    """Maps with different axes are not aligned even if the inputs are equal vectors."""
     one, other = (
         network_of(str(written(tmp_path, input=[16], network=[
             {"rows": {"unflatten": {"to": "rows", "rank": rank}}}, {"pool": {"maxpool": {"kernel": 3, "stride": 2, "padding": 1}}},
@@ -476,7 +476,7 @@ def test_rows_with_other_axes_are_not_aligned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [[3], [3, 8, 8]])
 def test_a_network_of_identities_is_explained(shape: list[int], tmp_path: Path) -> None:
-    """It has no step, and costs nothing."""
+    """All commands work for a network that consists of identities."""
     path = written(tmp_path, input=shape, network=["identity"])
     for command in (["explain"], ["report"], ["draw"]):
         out = (
@@ -510,7 +510,7 @@ def test_a_variant_is_compared_with_the_closest_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_network_is_known(tmp_path: Path) -> None:
+def test_an_identical_network_is_recognised(tmp_path: Path) -> None:
     text = text_of(explain(network_of(str(written(tmp_path, extends="densenet121")))))
     assert "Identical to densenet121 of the zoo." in text
 
@@ -525,7 +525,7 @@ def test_the_same_network_is_known(tmp_path: Path) -> None:
     ids=["a vector", "nothing with weights", "1800 steps in one list"],
 )
 @pytest.mark.slow
-def test_odd_networks(size: list[int], rows: list[Any], tmp_path: Path) -> None:
+def test_networks_without_a_similar_one(size: list[int], rows: list[Any], tmp_path: Path) -> None:
     """A network that resembles no other is reported as such, in a text of reasonable length."""
     network = network_of(str(written(tmp_path, input=size, network=rows)))
     text = text_of(explain(network))
@@ -534,7 +534,7 @@ def test_odd_networks(size: list[int], rows: list[Any], tmp_path: Path) -> None:
     assert f"{cost(network).parameters:,} parameters" in flat(text)
 
 
-def test_zero_init_of_a_spec_is_told(tmp_path: Path) -> None:
+def test_zero_init_of_a_spec_is_reported(tmp_path: Path) -> None:
     """A block whose last norm starts at 0 is described as zero-init, not by a number."""
     block = yaml.safe_load(library.blocks()["basic"].read_text())
     norm = next(step["bn2"] for step in block["body"][0]["residual"]["branch"] if "bn2" in step)
@@ -585,9 +585,9 @@ FIELDS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_receptive_field_is_what_an_output_reacts_to(name: str, tmp_path: Path) -> None:
-    """With positive weights, so that nothing cancels, each input position is perturbed alone: the first and the last that change
-    an output position in the middle are those of the closed form."""
+def test_the_receptive_field_equals_that_by_perturbation(name: str, tmp_path: Path) -> None:
+    """The first and last input positions whose perturbation changes an output in the middle are those of the closed form; all weights
+    are positive, so that no effects cancel."""
     length = 96
     network = network_of(str(written(tmp_path, input=[1, length, 8], network=FIELDS[name])))
     weights = {key: np.abs(value) for key, value in draw(network).items()}
@@ -603,8 +603,8 @@ def test_receptive_field_is_what_an_output_reacts_to(name: str, tmp_path: Path) 
     assert 0 < reacts[0] < reacts[-1] < length - 1
 
 
-def test_what_sees_everything_says_so() -> None:
-    """After the global pool there is no receptive field but the whole input."""
+def test_a_global_pool_has_no_receptive_field() -> None:
+    """After a global pool there is no finite receptive field."""
     network = network_of("resnet18")
     assert view(network.root, of_input(network.input)) is None
     assert any(isinstance(node, Op) and isinstance(node.kind, GlobalAvgPool) for _, node in walk(network.root))
@@ -614,6 +614,7 @@ def test_what_sees_everything_says_so() -> None:
 
 
 def test_command() -> None:
+    """`explain` prints the structure of a network and its differences from another, with costs."""
     done = invoke("explain", "resnet50", "--against", "resnet50_v1")
     assert done.exit_code == 0
     output = flat(done.stdout)
@@ -626,6 +627,7 @@ def test_command() -> None:
 
 
 def test_json() -> None:
+    """`explain --json` contains the differences, stages, paths and facts."""
     data = json.loads(invoke("explain", "resnet50", "--against", "resnet50_v1", "--json").stdout)
     (other,) = data["against"]
     (difference,) = other["differences"]
@@ -652,7 +654,8 @@ def test_passes_and_settings_change_the_subject() -> None:
     )
 
 
-def test_what_cannot_be_aligned_says_so() -> None:
+def test_networks_that_cannot_be_aligned_are_reported() -> None:
+    """For networks that cannot be aligned, only the difference of their totals is reported."""
     output = flat(invoke("explain", "resnet50", "--against", "densenet121").stdout)
     assert "too little in common for a comparison part by part" in output
     assert "total: +17,578,176 parameters, +1,255,022,592 MACs" in output
@@ -661,7 +664,8 @@ def test_what_cannot_be_aligned_says_so() -> None:
     assert data["against"][0]["differences"] == []
 
 
-def test_wrong_use() -> None:
+def test_an_unknown_network_is_refused() -> None:
+    """An unknown reference is a usage error with a suggestion."""
     done = invoke("explain", "resnet50", "--against", "resnet5")
     assert done.exit_code == 2
     assert "E0801" in done.stderr
@@ -690,8 +694,8 @@ def test_parts_of_the_channels(tmp_path: Path) -> None:
     assert "branches on parts of the channels, merged by add" in " ".join(output.split())
 
 
-def test_the_last_map_is_not_one_before_an_upsampling(tmp_path: Path) -> None:
-    """After it the receptive field depends on the position, so none is reported, nor that of an earlier feature map."""
+def test_no_receptive_field_is_reported_after_an_upsampling(tmp_path: Path) -> None:
+    """After an upsampling the receptive field depends on the position, so neither it nor an earlier one is reported."""
     steps: list[Any] = [{"conv": {"channels": 4, "kernel": 3, "stride": 2}}]
     for more, reported in (([], True), ([{"upsample": 2}], False)):
         path = written(
@@ -701,12 +705,12 @@ def test_the_last_map_is_not_one_before_an_upsampling(tmp_path: Path) -> None:
         assert ("The receptive field of the last feature map" in text) == reported
 
 
-def test_the_input_is_no_last_map() -> None:
+def test_the_input_is_not_reported_as_a_feature_map() -> None:
     """A fully connected network has no feature map, so no receptive field is reported."""
     assert "last feature map" not in flat(text_of(explain(network_of("highway_mnist_fc_10"))))
 
 
-def test_a_swap_leaves_the_stages() -> None:
+def test_a_swap_does_not_change_the_stages() -> None:
     """A stage keeps its blocks if its first one is swapped with another."""
     network = rescompile.elaborate(rescompile.load("resnet20_cifar"))
     for swap in ("layer1.0,layer1.1", "layer1.0,layer1.2", "layer2.1,layer2.2"):
@@ -716,7 +720,7 @@ def test_a_swap_leaves_the_stages() -> None:
         ]  # fmt: skip
 
 
-def test_features_leave_the_stages(tmp_path: Path) -> None:
+def test_features_do_not_change_the_stages(tmp_path: Path) -> None:
     """`features` only add outputs: they neither split a stage nor count as a difference."""
     path = tmp_path / "backbone.yaml"
     path.write_text("rescompile: 1\nname: backbone\nextends: resnet20_cifar\nfeatures: [layer1, layer2.0]\n")

@@ -1,8 +1,7 @@
-"""Write tests/facts/wider.yaml: the figures of the wider residual family, counted on the peers themselves.
+"""Write tests/facts/wider.yaml: figures of the wider residual family, counted on the peers.
 
-Run `python tests/facts/make_wider.py` after a change to the tables here. Parameters, tensors and multiply-adds are those of
-the peers, by hooks on their convolutions and linear layers; nothing of rescompile takes part in the counting. Published figures
-are quoted from the source that they name.
+Run `python tests/facts/make_wider.py` after a change to the tables below. Parameters, tensors and multiply-adds are counted by
+hooks on the peers' convolutions and linear layers, without rescompile. Published figures are quoted with their source.
 """
 
 from __future__ import annotations
@@ -51,26 +50,25 @@ Rename = str | Callable[[re.Match[str]], str]
 
 @dataclass(frozen=True)
 class Group:
-    """Networks of one family whose peers are in one library, `names` with those of the library, and the input: its side where
-    it is an image of three channels, else its shape."""
+    """Networks of one family whose peers are in one library. `names` maps our names to the library's; `input` is the side of an
+    image of three channels, or a shape."""
 
     family: str
     library: str
     input: int | tuple[int, ...]
     names: Mapping[str, str]
-    #: Patterns of the library's names of tensors, with what ours have instead.
+    #: Patterns in the library's tensor names, with their replacements in ours.
     tensors: tuple[tuple[str, Rename], ...] = ()
-    #: A pattern of the library's linear layers that are 1x1 convolutions here.
+    #: A pattern of the tensor names of linear layers that are 1x1 convolutions in ours.
     pointwise: str | None = None
 
     @property
     def size(self) -> tuple[int, ...]:
-        """The shape of an input."""
+        """Return the shape of an input."""
         return (3, self.input, self.input) if isinstance(self.input, int) else self.input
 
     def ours(self, tensor: str, shape: list[int]) -> tuple[str, list[int]]:
-        """What a tensor of the library is called here, and its shape: a convolution of one dimension is one along rows, and a
-        number has one axis."""
+        """Return our name and shape of a tensor of the library: a 1D convolution runs along rows here, and a scalar has one axis."""
         if len(shape) == 3 and len(self.size) == 3:
             shape = [*shape, 1]
         if not shape and not tensor.endswith("num_batches_tracked"):
@@ -83,11 +81,11 @@ class Group:
 
 
 def same(names: str) -> dict[str, str]:
-    """Networks that have the library's names."""
+    """Return a mapping for networks that have the same name in the library."""
     return {name: name for name in names.split()}
 
 
-#: From timm's names of RepVGG to those of the authors.
+#: From timm's tensor names of RepVGG to those of the authors.
 _REPVGG = (
     (r"^stem\.", "stage0."),
     (r"^stages\.(\d)", lambda at: f"stage{int(at[1]) + 1}"),
@@ -97,7 +95,7 @@ _REPVGG = (
     (r"^head\.fc\.", "linear."),
 )
 
-#: timm has the 3x3 convolutions of a Res2Net unit in one list, their norms in another.
+#: timm has the 3x3 convolutions of a Res2Net unit in one list and their norms in another.
 _RES2NET = ((r"\.(convs|bns)\.(\d)", r".\1\2"),)
 
 GROUPS = (
@@ -167,7 +165,7 @@ GROUPS = (
     Group("series", "", (1, 140), same("resnet_time_series")),
 )
 
-#: Figures that a paper or its authors' code prints: (parameters, multiply-adds, source).
+#: Published figures: (parameters, multiply-adds, source).
 PUBLISHED: dict[str, tuple[str | None, str | None, str]] = {
     "seresnet50": (None, "3.87e9", "Hu et al. 2018, table 2, of the form with the stride in the first 1x1"),
     "squeezenet1_1": ("1,235,496", None, "torchvision, SqueezeNet1_1_Weights"),
@@ -231,7 +229,7 @@ PUBLISHED: dict[str, tuple[str | None, str | None, str]] = {
 
 
 def multiply_adds(model: nn.Module, size: tuple[int, ...]) -> tuple[int, list[int]]:
-    """The multiply-adds of convolutions and linear layers for one input, and the shape of the output."""
+    """Return the multiply-adds of convolutions and linear layers for one input, and the shape of the output."""
     found: list[int] = []
 
     def count(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -243,7 +241,7 @@ def multiply_adds(model: nn.Module, size: tuple[int, ...]) -> tuple[int, list[in
     hooks = [
         module.register_forward_hook(count)
         for name, module in model.named_modules()
-        if isinstance(module, counted) and not name.startswith("aux_")  # which torchvision computes in evaluation too
+        if isinstance(module, counted) and not name.startswith("aux_")  # torchvision also computes these in evaluation
     ]
     with torch.no_grad():
         output = model.eval()(torch.zeros(1, *size, device=next(model.parameters()).device))
@@ -253,13 +251,13 @@ def multiply_adds(model: nn.Module, size: tuple[int, ...]) -> tuple[int, list[in
 
 
 def digest(tensors: dict[str, list[int]]) -> str:
-    """The digest of names and shapes that the facts define: SHA-256 of sorted `key:[shape]` lines, 16 hex digits."""
+    """Return the digest of names and shapes: SHA-256 of sorted `key:[shape]` lines, 16 hex digits."""
     lines = sorted(f"{name}:{shape}" for name, shape in tensors.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def row(name: str, group: Group, model: nn.Module) -> dict[str, Any]:
-    """The row of one network."""
+    """Return the row of one network."""
     size = group.size
     macs, output = multiply_adds(model, size)
     tensors = dict(group.ours(key, list(tensor.shape)) for key, tensor in model.state_dict().items())
@@ -279,7 +277,7 @@ def row(name: str, group: Group, model: nn.Module) -> dict[str, Any]:
     }
 
 
-#: Networks that no library has.
+#: Networks whose peers are references in tests/support.
 REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "iresnet50": lambda: iresnet.Net((3, 4, 6, 3)),
     "pyramidnet110_a48_cifar": lambda: pyramidnet.Net(18, 48),
@@ -305,10 +303,10 @@ REFERENCES: dict[str, Callable[[], nn.Module]] = {
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """All rows, group by group."""
+    """Yield all rows, group by group."""
     for group in GROUPS:
         for name, theirs in group.names.items():
-            with torch.device("meta"):  # shapes are all that is counted
+            with torch.device("meta"):  # only shapes are needed
                 made = REFERENCES[name]() if name in REFERENCES else library_peers.LIBRARIES[group.library](theirs)
                 yield row(name, group, made)
 

@@ -1,8 +1,8 @@
-"""Let every system call of a command on its files fail, and end the command at each of them: what `make faults` runs.
+"""Make every file system call of a command fail, or end the command at it, and check the files that remain (`make faults`).
 
-A command is run in a fork of a process that has imported everything, under strace, which names its system calls on files in the
-folder of the test and then injects one fault at one of them. After each fault, the output must be whole, old or new; the exit
-code one of those documented; and after the next run there must be no file that is not part of the output.
+A command runs in a fork of a process that has imported everything, under strace, which first lists its system calls on files in
+the folder of the test and then injects one fault at one of them. After each fault the output must be complete, either old or
+new, and the exit code must be a documented one; after the next run no file may remain that is not part of the output.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 
 ERRORS = ("EIO", "ENOSPC", "EACCES", "EMFILE", "EROFS")
 SIGNALS = {"SIGKILL": 137, "SIGTERM": 143, "SIGINT": 130}
-#: The exit codes of a command at a failing call: done all the same, an input or a spec that cannot be read, an output not written.
+#: Allowed exit codes after a failing call: success, an unreadable input or spec, or an output that was not written.
 AFTER_ERROR = {0, 2, 3, 5}
 CALLS = (
     "openat", "read", "write", "close", "fstat", "newfstatat", "stat", "lstat", "statx", "lseek", "ftruncate", "fsync", "fdatasync",
@@ -54,7 +54,7 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command by the seed that its output depends on; the output is complete in itself or, with `parts`, file by file."""
+    """A command whose output depends on a seed. With `parts`, each file of the output is complete on its own."""
 
     command: Callable[[Path, int], list[str]]
     parts: bool = False
@@ -85,12 +85,12 @@ SCENARIOS = {
 }
 
 
-# --- one command in a process of its own ------------------------------------------------------------------------------
+# --- one command in a child process -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code as a shell has it, what it printed, and strace's log of the process."""
+    """The result of a command: its exit code as in a shell, its output, and the log of strace."""
 
     code: int
     output: str
@@ -98,7 +98,7 @@ class Ended:
 
 
 def run(command: list[str], work: Path, inject: str | None = None, traced: bool = False) -> Ended:
-    """Run a command in a fork of this process, whose system calls strace logs on request and where it injects a fault."""
+    """Run a command in a fork of this process, optionally under strace, with a fault injected at one system call."""
     printed, log = work / "printed", work / "log"
     prepared, there = os.pipe()
     waiting, ready = os.pipe()
@@ -108,11 +108,11 @@ def run(command: list[str], work: Path, inject: str | None = None, traced: bool 
         _become(command, printed, waiting, there)
     for handle in (waiting, there):
         os.close(handle)
-    os.read(prepared, 1)  # what the process does before is not traced
+    os.read(prepared, 1)  # earlier system calls are not traced
     os.close(prepared)
     tracer = _trace(child, log, inject) if traced or inject else None
     os.close(ready)
-    limit = threading.Timer(300, os.kill, (child, signal.SIGKILL))  # a command that waits for ever
+    limit = threading.Timer(300, os.kill, (child, signal.SIGKILL))  # for a command that hangs
     limit.start()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     limit.cancel()
@@ -123,7 +123,7 @@ def run(command: list[str], work: Path, inject: str | None = None, traced: bool 
 
 
 def _become(command: list[str], printed: Path, waiting: int, there: int) -> None:
-    """The command, in the forked process, as soon as the other end of `waiting` is closed; closing `there` tells that it waits."""
+    """Run the command in the forked process once the other end of `waiting` is closed; `there` is closed when it is ready."""
     code = 70
     try:
         for number in (1, 2):
@@ -146,7 +146,7 @@ def _become(command: list[str], printed: Path, waiting: int, there: int) -> None
 
 
 def _trace(process: int, log: Path, inject: str | None) -> subprocess.Popen[str]:
-    """strace, once it is attached to a process."""
+    """Start strace and return it once it is attached to a process."""
     words = ["strace", "-y", "-s", "0", "-o", str(log), "-e", f"trace={','.join(CALLS)}", "-p", str(process)]
     if inject is not None:
         words += ["-e", f"inject={inject}"]
@@ -162,7 +162,7 @@ def _trace(process: int, log: Path, inject: str | None) -> subprocess.Popen[str]
 
 
 def prepared(name: str, at: Path, run: Callable[[list[str]], None]) -> None:
-    """Make a folder with the inputs of a scenario and the output of seed 0."""
+    """Create a folder with the inputs of a scenario and the output of seed 0."""
     (at / "out").mkdir(parents=True)
     for stem in ("m", "n"):
         (at / f"{stem}.yaml").write_text(SPEC.format(name=stem))
@@ -175,7 +175,7 @@ def prepared(name: str, at: Path, run: Callable[[list[str]], None]) -> None:
 
 
 def _here(command: list[str]) -> None:
-    """Run a command in this process, which then has imported what its forks need."""
+    """Run a command in this process, so that everything is imported before it is forked."""
     from rescompile.__main__ import main
 
     sys.argv = ["rescompile", *command]
@@ -192,12 +192,12 @@ def _succeed(ended: Ended) -> None:
 
 
 def _external(wanted: bool) -> None:
-    """Let even small weights go to a file of their own."""
+    """Set whether even small weights are written as external data."""
     importlib.import_module("rescompile.backends.onnx.file").EXTERNAL_ABOVE = 0 if wanted else 3 << 29
 
 
 def points(log: str, at: Path) -> list[tuple[str, int, str]]:
-    """The system calls on files in a folder: their name, their number among those of that name, and the call."""
+    """Return the system calls on files in a folder: name, number among the calls of that name, and arguments."""
     counts: collections.Counter[str] = collections.Counter()
     found = []
     for line in log.splitlines():
@@ -209,12 +209,12 @@ def points(log: str, at: Path) -> list[tuple[str, int, str]]:
 
 
 def contents(folder: Path) -> Files:
-    """The files of a folder."""
+    """Return the contents of the files in a folder by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def complaints(scenario: Scenario, ended: Ended, fault: str, now: Files, old: Files, new: Files) -> Iterator[str]:
-    """What is wrong after a fault."""
+    """Yield everything that is wrong after a fault."""
     allowed = {0, SIGNALS[fault]} if fault in SIGNALS else AFTER_ERROR
     if ended.code not in allowed:
         yield f"exit code {ended.code}"
@@ -231,8 +231,8 @@ def complaints(scenario: Scenario, ended: Ended, fault: str, now: Files, old: Fi
 
 
 def injected(name: str, work: Path, errors: tuple[str, ...]) -> tuple[int, int, collections.Counter[str]]:
-    """Inject each fault at each call of a scenario. Returns the numbers of faults and of files left for the next run, and what
-    was wrong how often."""
+    """Inject each fault at each call of a scenario. Return the number of faults, the number of runs that left a temporary file,
+    and how often each problem occurred."""
     scenario, wrong, left = SCENARIOS[name], collections.Counter[str](), 0
     at = work / "at"
     prepared(name, work / "warm", _here)
@@ -263,7 +263,7 @@ def injected(name: str, work: Path, errors: tuple[str, ...]) -> tuple[int, int, 
 
 
 def main() -> int:
-    """Run scenarios and print a line for each; the exit code is 1 where anything is wrong."""
+    """Run scenarios and print a line for each. Return 1 if there is any problem, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
     parser.add_argument("--errors", default=",".join(ERRORS), help="default: %(default)s")

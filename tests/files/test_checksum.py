@@ -1,4 +1,4 @@
-"""The checksum trailer: which files are ours, whatever Git or an editor did to their line endings."""
+"""The checksum trailer recognises generated files, also after Git or an editor has changed their line endings."""
 
 from __future__ import annotations
 
@@ -26,34 +26,39 @@ def run(*arguments: object, code: int = 0) -> str:
 
 
 def source(folder: Path) -> Path:
-    """A generated file of Python."""
+    """Write a generated Python file and return its path."""
     (folder / "small.yaml").write_text(SPEC, encoding="utf-8")
     run("build", folder / "small.yaml", "-t", "source", "-o", folder / "small.py")
     return folder / "small.py"
 
 
 def extracted(folder: Path) -> Path:
-    """A spec from a model, which has a trailer because people edit it."""
+    """Write a spec extracted from a model, which also has a trailer, and return its path."""
     (folder / "small.yaml").write_text(SPEC, encoding="utf-8")
     run("build", folder / "small.yaml", "-t", "onnx", "-o", folder / "small.onnx")
     run("extract", folder / "small.onnx", "-o", folder / "again.yaml")
     return folder / "again.yaml"
 
 
-def windows(text: bytes) -> bytes:
+def with_crlf(text: bytes) -> bytes:
     return text.replace(b"\n", b"\r\n")
 
 
 @pytest.mark.parametrize("write", [source, extracted])
-def test_line_endings_of_text_do_not_count(write: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_line_endings_of_text_files_are_ignored(write: Callable[[Path], Path], tmp_path: Path) -> None:
     path = write(tmp_path)
     text = path.read_bytes()
     middle = text.index(b"\n", len(text) // 2)
-    mixed = text[:middle] + windows(text[middle:])
-    for same in (windows(text), mixed):
+    mixed = text[:middle] + with_crlf(text[middle:])
+    for same in (with_crlf(text), mixed):
         path.write_bytes(same)
         assert checksum.state(path) == "ours"
-    for other in (windows(text.replace(b" ", b"  ", 1)), text.replace(b"\n", b"\r"), windows(text)[:-2], text + b"\n"):
+    for other in (
+        with_crlf(text.replace(b" ", b"  ", 1)),
+        text.replace(b"\n", b"\r"),
+        with_crlf(text)[:-2],
+        text + b"\n",
+    ):
         path.write_bytes(other)
         assert checksum.state(path) in ("edited", "foreign")
 
@@ -62,25 +67,25 @@ def test_check_compares_text_without_line_endings(tmp_path: Path) -> None:
     path = source(tmp_path)
     text = path.read_bytes()
     build = "build", tmp_path / "small.yaml", "-t", "source", "-o", path
-    path.write_bytes(windows(text))
+    path.write_bytes(with_crlf(text))
     run(*build, "--check")
-    run(*build)  # it is ours to overwrite
+    run(*build)  # still recognised as generated, so overwritten
     assert path.read_bytes() == text
-    path.write_bytes(windows(text.replace(b"F.relu", b"F.silu")))
+    path.write_bytes(with_crlf(text.replace(b"F.relu", b"F.silu")))
     shown = run(*build, "--check", code=1).splitlines()
-    assert sum(line.startswith(("+ ", "- ")) for line in shown) == 2  # the changed line alone
+    assert sum(line.startswith(("+ ", "- ")) for line in shown) == 2  # only the changed line
 
 
 @pytest.mark.parametrize("size", [(1 << 20) - 1, 1 << 20, (1 << 20) + 1])
-def test_a_line_ending_is_not_cut_in_two(size: int, tmp_path: Path) -> None:
-    """The checksum reads a file in pieces."""
+def test_line_endings_across_chunks(size: int, tmp_path: Path) -> None:
+    """A line ending that spans two of the chunks in which a file is read counts as one."""
     text = b"".join(bytes(chunk) for chunk in checksum.with_checksum([b"#" * size + b"\n\n"], b"# ", b": ", b"\n"))
-    for content in (text, windows(text)):
+    for content in (text, with_crlf(text)):
         (tmp_path / "long.py").write_bytes(content)
         assert checksum.state(tmp_path / "long.py") == "ours"
 
 
-def test_bytes_of_other_files_count(tmp_path: Path) -> None:
+def test_line_endings_of_binary_files_are_not_ignored(tmp_path: Path) -> None:
     data = b"".join(bytes(chunk) for chunk in checksum.with_checksum([b"a\r\nb"], b"", b": "))
     path = tmp_path / "data"
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, whatever happens at whatever call, and however many processes write."""
+"""Files are written completely or not at all, for any fault at any call and any number of writing processes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ fcntl = pytest.importorskip("fcntl", reason="Windows has no fork and no flock")
 
 
 def content(version: str) -> list[Chunk]:
-    """The contents of a data file, more than one buffer of them."""
+    """Return the contents of a data file of more than one buffer."""
     return list(with_checksum([version.encode() * 25_000], b"", b"  "))
 
 
 def artifact(version: str) -> list[File]:
-    """A file that names the file of its data."""
+    """Return a data file, and a file that refers to it by name."""
     names: list[str] = []
 
     def main() -> list[Chunk]:
@@ -38,7 +38,7 @@ def artifact(version: str) -> list[File]:
 
 
 def version_of(folder: Path) -> str | None:
-    """The version of the artifact in a folder, after comparing its data with those of that version; None where there is none."""
+    """Check the data of the artifact in a folder, and return its version, or None if there is none."""
     if not (folder / "m.onnx").exists():
         return None
     version, name, _ = (folder / "m.onnx").read_text().split(" ", 2)
@@ -46,15 +46,15 @@ def version_of(folder: Path) -> str | None:
     return version
 
 
-def whole(folder: Path, version: str) -> None:
-    """Assert that a folder has this version of the artifact and nothing else."""
+def assert_only(folder: Path, version: str) -> None:
+    """Assert that a folder contains this version of the artifact and nothing else."""
     assert version_of(folder) == version
     data = zlib.crc32(b"".join(bytes(chunk) for chunk in content(version)))
     assert sorted(os.listdir(folder)) == ["m.onnx", f"m.onnx.{data:08x}.data"]
 
 
 def attempts(tmp_path: Path, fault: str, old: str | None) -> Iterator[tuple[Path, int]]:
-    """The folder and the exit code of one attempt to write for each call, with the fault at that call."""
+    """Yield the folder and the exit code of one attempt to write for each call, with the fault at that call."""
     point, code = 0, -1
     while code != 0 or point < 20:
         point += 1
@@ -73,34 +73,34 @@ def attempts(tmp_path: Path, fault: str, old: str | None) -> Iterator[tuple[Path
         code = outcome(attempt)
         yield folder, code
         if code == 0 and reached.exists():
-            code = -1  # the work survived the fault, and there may be more calls
+            code = -1  # the attempt succeeded despite the fault, and there may be more calls
     assert point > 30, "the calls were not counted"
 
 
 @pytest.mark.parametrize("old", [None, "old"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_any_call(fault: str, old: str | None, tmp_path: Path) -> None:
-    """The old artifact or the new one is whole; the next run leaves that one and no temporary file."""
+    """After a fault the old or the new artifact is complete; the next run leaves only its own files."""
     ends = {"kill -9": {137}, "Ctrl-C": {130}}.get(fault, {0, 5})
     for folder, code in attempts(tmp_path, fault, old):
         assert code in ends | {0}
         assert version_of(folder) in ({"new"} if code == 0 else {old, "new"})
         if fault != "kill -9" and code == 5:
-            assert version_of(folder) == old, "an error was reported although the new artifact was written"
+            assert version_of(folder) == old, "exit code 5, but the new artifact was written"
         write_files(artifact("next"), folder)
-        whole(folder, "next")
+        assert_only(folder, "next")
 
 
 def test_an_error_leaves_no_temporary_file(tmp_path: Path) -> None:
-    """Only the end of the process, and a file that cannot be removed, leave one for the next run."""
+    """After an error no temporary file is left, unless it is the removal that fails."""
     for fault in ("ENOSPC", "Ctrl-C"):
         (tmp_path / fault).mkdir()
         left = [list(folder.glob(".rescompile-*")) for folder, _ in attempts(tmp_path / fault, fault, "old")]
-        assert sum(map(bool, left)) <= 2  # at the two calls that remove them
+        assert sum(map(bool, left)) <= 2  # at the two calls that remove temporary files
 
 
 def test_processes_that_write_at_once(tmp_path: Path) -> None:
-    """Eight processes write other versions into one folder, and are killed in between; no temporary file of a live one is removed."""
+    """Eight processes write to one folder while others are killed; none removes the temporary file of another one that is alive."""
     folder = tmp_path / "out"
     folder.mkdir()
 
@@ -121,11 +121,11 @@ def test_processes_that_write_at_once(tmp_path: Path) -> None:
     assert [exit_code(child) for child in children] == [0] * 8
     assert version_of(folder) is not None
     write_files(artifact("next"), folder)
-    whole(folder, "next")
+    assert_only(folder, "next")
 
 
 def test_no_build_comes_between_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second build that ends while the first has renamed its data only would remove them."""
+    """A second build waits while the first has renamed only its data file, which it would remove otherwise."""
     renamed, go, replace = threading.Event(), threading.Event(), os.replace
 
     def slowly(source: Path, target: Path) -> None:
@@ -145,11 +145,11 @@ def test_no_build_comes_between_two_renames(tmp_path: Path, monkeypatch: pytest.
     go.set()
     for build in builds:
         build.join(60)
-    whole(tmp_path, "fast")
+    assert_only(tmp_path, "fast")
 
 
-def test_the_lock_of_a_folder_ends_where_closing_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next file of the same process would wait for it for ever."""
+def test_the_lock_is_released_if_closing_the_folder_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock of a folder is released even if closing it fails, as the same process would otherwise wait forever."""
     close, left = os.close, []
 
     def failing(handle: int) -> None:
@@ -169,7 +169,7 @@ def test_the_lock_of_a_folder_ends_where_closing_it_fails(tmp_path: Path, monkey
 
 
 def test_only_abandoned_files_of_ours_are_removed(tmp_path: Path) -> None:
-    """A link, a folder, a pipe and a file with a name of the user's stay."""
+    """An abandoned temporary file is removed; links, folders, pipes and files with other names are kept."""
     (tmp_path / "aim").write_text("mine")
     (tmp_path / ".rescompile-1-00000001").symlink_to(tmp_path / "aim")
     (tmp_path / ".rescompile-1-00000002").mkdir()

@@ -1,9 +1,9 @@
-"""Format 1 for ever: specs as they were written, and what they must always become.
+"""The stability of format 1: frozen specs, and the networks and interfaces that they must always give.
 
-`specs/` has the examples of docs/language.md, the ops with all their attributes, random specs and a part of the zoo, as they were
-when format 1 was declared stable; `networks.txt` has what they become, `interface.json` what programs rely on beside them. No flag
-rewrites either: a difference breaks a promise of docs/stability.md. What is added is added by hand, with the row or the entry that
-the failure shows.
+`specs/` contains the examples of docs/language.md, all ops with all their attributes, random specs and a part of the zoo, as they
+were when format 1 was declared stable; `networks.txt` contains digests of the resulting networks, and `interface.json` the
+interfaces that programs rely on. No flag rewrites these files: a difference breaks a promise of docs/stability.md. New entries are
+added by hand, as shown by the failing test.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ FROZEN = dict(line.split(maxsplit=1) for line in (HERE / "networks.txt").read_te
 
 
 def digest(content: bytes) -> str:
-    """The first digits of a SHA-256."""
+    """Return the first 16 hex digits of a SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def row(path: Path) -> str:
-    """What a spec becomes: digests of its own text, of its parameters and outputs, and of the ONNX graph without weights, after the
-    SHA-256 of its canonical text. The rest of an ONNX file names the version of rescompile."""
+    """Return the SHA-256 of the canonical text of a spec, and digests of its own text, of its parameters and outputs, and of its ONNX
+    graph without weights. The rest of an ONNX file contains the version of rescompile."""
     network = rescompile.elaborate(rescompile.load(path))
     facts = [f"{name} {parameter.dtype} {parameter.shape}" for name, parameter in parameters(network)]
     facts += [f"{name} {shape}" for name, shape in network.outputs.items()]
@@ -51,22 +51,22 @@ def row(path: Path) -> str:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_a_spec_of_format_1(name: str) -> None:
-    """It is read, and gives the same canonical text, parameters and graph as ever."""
+    """A frozen spec gives the same canonical text, parameters and graph as when format 1 was declared stable."""
     found = row(SPECS[name])
     assert found == FROZEN.get(name), f"the row of networks.txt would be:\n{name} {found}"
 
 
 def test_no_spec_is_missing() -> None:
-    """A spec that was removed would hold nothing."""
+    """Every row belongs to a spec, and none has been removed."""
     assert set(FROZEN) == set(SPECS)
     assert len(FROZEN) >= 95
 
 
-# --- what programs rely on beside specs -------------------------------------------------------------------------------
+# --- interfaces -------------------------------------------------------------------------------------------------------
 
 
 def keys(data: Any, path: str = "") -> Iterator[str]:
-    """The paths of all keys of a JSON document, with the type of each value."""
+    """Yield the paths of all keys of a JSON document, with the type of each value."""
     if isinstance(data, Mapping):
         for key, value in data.items():
             yield from keys(value, f"{path}.{key}")
@@ -78,12 +78,12 @@ def keys(data: Any, path: str = "") -> Iterator[str]:
 
 
 def printed(*arguments: object) -> Any:
-    """What a command prints as JSON."""
+    """Return the JSON output of a command."""
     return json.loads(CliRunner().invoke(app, [*map(str, arguments), "--json"]).stdout)
 
 
 def documents(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The JSON of commands that need no runtime."""
+    """Yield the JSON output of each command that needs no runtime."""
     spec, model, wrong = SPECS["small"], folder / "m.onnx", folder / "wrong.yaml"
     wrong.write_text("rescompile: 1\nname: wrong\ninput: [3, 8, 8]\nnetwork: [act: no]\n")
     yield "build", printed("build", spec, "-t", "onnx", "-o", model, "--opset", "18")
@@ -97,7 +97,7 @@ def documents(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def options(command: Any, name: str = "") -> Iterator[str]:
-    """The commands and their options, as they are typed."""
+    """Yield every option of every command, as typed."""
     context = SimpleNamespace(resilient_parsing=True)
     for word in command.list_commands(context) if hasattr(command, "list_commands") else ():
         yield from options(command.get_command(context, word), f"{name} {word}".strip())
@@ -106,7 +106,7 @@ def options(command: Any, name: str = "") -> Iterator[str]:
 
 
 def interface(folder: Path) -> dict[str, list[str]]:
-    """All that is promised beside networks, as sets of words."""
+    """Return everything that is promised apart from networks, as lists of words."""
     exits = ("CHECK_FAILED", "WRONG_USAGE", "INVALID_SPEC", "NOT_AVAILABLE", "NOT_WRITTEN")
     return {
         "Python": [f"rescompile.{name}" for name in rescompile.__all__]
@@ -120,7 +120,7 @@ def interface(folder: Path) -> dict[str, list[str]]:
 
 
 def test_the_interface_of_format_1(tmp_path: Path) -> None:
-    """Nothing of it is gone; more may be there."""
+    """Nothing has been removed from the interfaces; additions are allowed."""
     found = interface(tmp_path)
     frozen = json.loads((HERE / "interface.json").read_text("utf-8"))
     gone = {part: sorted(set(words) - set(found.get(part, ()))) for part, words in frozen.items()}

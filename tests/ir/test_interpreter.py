@@ -1,4 +1,4 @@
-"""The oracle is itself held to torch: every op over a grid of its attributes, then the combinators on small trees."""
+"""The interpreter, which is the reference of all targets, agrees with torch: every op over a grid of attributes, and merges."""
 
 from __future__ import annotations
 
@@ -63,48 +63,50 @@ F = torch.nn.functional
 TOLERANCE = 1e-12
 
 
-def assert_close(found: Array, wanted: Any) -> None:
-    """The largest error, relative to the largest value: where a sum cancels, its own size says nothing of its error."""
-    wanted = np.asarray(wanted)
+def assert_close(found: Array, expected: Any) -> None:
+    """Assert that the largest error is small relative to the largest value, since the terms of a sum may cancel."""
+    expected = np.asarray(expected)
     assert found.dtype == np.float64
-    assert found.shape == wanted.shape
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE * np.abs(wanted).max())
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
 # Every op against torch
 
 
 def standardised(kind: Conv, weight: Any, gain: Any) -> Any:
-    """Weights normalised by torch as a batch norm in training normalises a sample whose channels they are."""
+    """Return weights standardised by torch's batch norm in training mode, with filters as channels."""
     scale = None if gain is None else gain.flatten() * kind.gamma / weight[0].numel() ** 0.5
     flat = F.batch_norm(weight.flatten(1)[None], None, None, scale, training=True, eps=kind.eps)
     return flat.view_as(weight)
 
 
 def at_rank(name: str, x: Any) -> Any:
-    """torch's function for maps like x: `conv` -> `F.conv2d`."""
+    """Return torch's function for feature maps of the rank of x: `conv` -> `F.conv2d`."""
     return getattr(F, f"{name}{x.dim() - 2}d")
 
 
-def by_torch(kind: Kind, x: Any, own: dict[str, Any]) -> Any:
-    """torch's own function for an op. Every attribute is handed over, so that its documentation decides."""
+def by_torch(kind: Kind, x: Any, tensors: dict[str, Any]) -> Any:
+    """Return the output of torch's function for an op, to which all attributes are passed."""
     match kind:
         case Conv():
             if kind.weights != "plain":
-                own |= {"weight": standardised(kind, own["weight"], own.get("gain"))}
+                tensors |= {"weight": standardised(kind, tensors["weight"], tensors.get("gain"))}
             conv = at_rank("conv", x)
-            return conv(x, own["weight"], own.get("bias"), kind.stride, kind.pads, kind.dilation, kind.groups)
+            return conv(x, tensors["weight"], tensors.get("bias"), kind.stride, kind.pads, kind.dilation, kind.groups)
         case Linear():
-            return F.linear(x, own["weight"], own.get("bias"))
+            return F.linear(x, tensors["weight"], tensors.get("bias"))
         case Norm(kind="group"):
-            return F.group_norm(x, kind.groups, own["weight"], own["bias"], kind.eps)
+            return F.group_norm(x, kind.groups, tensors["weight"], tensors["bias"], kind.eps)
         case Norm(kind="instance"):
-            return F.instance_norm(x, weight=own["weight"], bias=own["bias"], eps=kind.eps)
+            return F.instance_norm(x, weight=tensors["weight"], bias=tensors["bias"], eps=kind.eps)
         case Norm(kind="layer"):
-            return F.layer_norm(x.movedim(1, -1), x.shape[1:2], own["weight"], own["bias"], kind.eps).movedim(-1, 1)
+            return F.layer_norm(x.movedim(1, -1), x.shape[1:2], tensors["weight"], tensors["bias"], kind.eps).movedim(
+                -1, 1
+            )
         case Norm():
-            statistics = own["running_mean"], own["running_var"]
-            return F.batch_norm(x, *statistics, own["weight"], own["bias"], training=False, eps=kind.eps)
+            statistics = tensors["running_mean"], tensors["running_var"]
+            return F.batch_norm(x, *statistics, tensors["weight"], tensors["bias"], training=False, eps=kind.eps)
         case Act(kind="leaky_relu"):
             return F.leaky_relu(x, kind.slope)
         case Act(kind="elu"):
@@ -112,7 +114,7 @@ def by_torch(kind: Kind, x: Any, own: dict[str, Any]) -> Any:
         case Act(kind="gelu_tanh"):
             return F.gelu(x, approximate="tanh")
         case Act(kind="prelu"):
-            return F.prelu(x, own["weight"])
+            return F.prelu(x, tensors["weight"])
         case Act():
             return getattr(F, kind.kind)(x)
         case AvgPool():
@@ -122,8 +124,8 @@ def by_torch(kind: Kind, x: Any, own: dict[str, Any]) -> Any:
         case ConvTranspose():
             return at_rank("conv_transpose", x)(
                 x,
-                own["weight"],
-                own.get("bias"),
+                tensors["weight"],
+                tensors.get("bias"),
                 kind.stride,
                 kind.padding,
                 kind.output_padding,
@@ -144,9 +146,11 @@ def by_torch(kind: Kind, x: Any, own: dict[str, Any]) -> Any:
             return torch.amax(x, 1, keepdim=True) if kind.by == "max" else torch.mean(x, 1, keepdim=True)
         case Affine():
             shape = (-1, *(1,) * (x.dim() - 2))
-            return x * own.get("weight", torch.ones(1)).view(shape) + own.get("bias", torch.zeros(1)).view(shape)
+            return x * tensors.get("weight", torch.ones(1)).view(shape) + tensors.get("bias", torch.zeros(1)).view(
+                shape
+            )
         case WeightedSum():
-            weight = own["weight"].softmax(0) if kind.kind == "softmax" else own["weight"].clamp(min=0)
+            weight = tensors["weight"].softmax(0) if kind.kind == "softmax" else tensors["weight"].clamp(min=0)
             shares = weight if kind.kind == "softmax" else weight / (weight.sum() + kind.eps)
             return torch.einsum("nrc...,r->nc...", x.unflatten(1, (kind.ranges, -1)), shares)
         case Border():
@@ -188,22 +192,22 @@ def by_torch(kind: Kind, x: Any, own: dict[str, Any]) -> Any:
     raise NotImplementedError(type(kind).__name__)
 
 
-def test_every_op_and_merge_has_a_row_and_a_case() -> None:
+def test_every_op_and_merge_has_a_rule_and_cases() -> None:
     assert set(OPS) == set(KINDS) == {type(kind) for kind, _ in CASES}
     assert set(MERGES) == set(get_args(Merge))
-    # The grid leaves out what is no valid op: enough must be left.
+    # The grid skips invalid combinations of attributes: enough must be left.
     counts = Counter(type(kind) for kind, _ in IMAGES)
     assert counts[Conv] > 1000
     assert counts[MaxPool] > 100
     assert counts[AvgPool] == 2 * counts[MaxPool]
-    # On maps of one and three axes every op has cases but those of vectors, and those that take images alone.
+    # On maps of one and three axes, all ops have cases except those that take only vectors or only images.
     vectors, images = {Linear, Unflatten}, {DepthToSpace, SpaceToDepth}
     for entries in (2, 4):
         assert {type(kind) for kind, shape in CASES if len(shape) == entries} == set(KINDS) - vectors - images
 
 
 def test_axes_agree_with_the_shape() -> None:
-    """An op that changes the size of maps declares how, or that it takes maps of one size only."""
+    """The size of an output is that given by the declared function of each axis, if an op declares any."""
     for kind, shape in CASES:
         if len(shape) > 1 and (axes := kind.axes(shape)) is not None:
             assert tuple(axis(n) for axis, n in zip(axes, shape[1:], strict=True)) == kind.output(shape)[1:], (
@@ -219,9 +223,9 @@ def test_op_agrees_with_torch(word: str) -> None:
             continue
         net = network(series(shape, a("it", kind)))
         weights, x = random_weights(net), random_input(shape)
-        own = {name.removeprefix("it."): torch.tensor(value) for name, value in weights.items()}
+        tensors = {name.removeprefix("it."): torch.tensor(value) for name, value in weights.items()}
         try:
-            assert_close(interpret(net, weights, x)["logits"], by_torch(kind, torch.tensor(x), own))
+            assert_close(interpret(net, weights, x)["logits"], by_torch(kind, torch.tensor(x), tensors))
         except AssertionError as error:
             raise AssertionError(f"{kind} on {shape}") from error
 
@@ -229,27 +233,30 @@ def test_op_agrees_with_torch(word: str) -> None:
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_activation_at_extreme_values(kind: str) -> None:
     x = np.array([[-np.inf, -1e4, -745.0, -40.0, -1e-300, -0.0, 0.0, 1e-300, 40.0, 745.0, 1e4, np.inf, np.nan]])
-    own = {parameter.name: np.full(parameter.shape, 0.25) for parameter in Act(kind).parameters((13,))}
-    wanted = by_torch(Act(kind), torch.tensor(x), {name: torch.tensor(value) for name, value in own.items()}).numpy()
-    # x times a factor that goes to 0 is no number at minus infinity, in torch neither.
-    with np.errstate(all="raise", under="ignore", invalid="ignore" if np.isnan(wanted[0, 0]) else "raise"):
+    tensors = {parameter.name: np.full(parameter.shape, 0.25) for parameter in Act(kind).parameters((13,))}
+    expected = by_torch(
+        Act(kind), torch.tensor(x), {name: torch.tensor(value) for name, value in tensors.items()}
+    ).numpy()
+    # x times a factor that goes to 0 is NaN at minus infinity, also in torch.
+    with np.errstate(all="raise", under="ignore", invalid="ignore" if np.isnan(expected[0, 0]) else "raise"):
         found = interpret(
-            network(series((13,), a("it", Act(kind)))), {f"it.{name}": value for name, value in own.items()}, x
+            network(series((13,), a("it", Act(kind)))), {f"it.{name}": value for name, value in tensors.items()}, x
         )["logits"]
-    np.testing.assert_allclose(found, wanted, rtol=TOLERANCE, atol=1e-300)
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=1e-300)
 
 
 def test_rounding_up_by_hand() -> None:
-    """Along one side of ones: a window added on what was left over, none that would start in padding, and divisors."""
+    """With `ceil`, a window is added for the remainder unless it would start in the padding; divisors are those of torch."""
 
     def side(kind: Kind, size: int) -> list[float]:
         found = interpret(network(series((1, size, size), a("it", kind))), {}, np.ones((1, 1, size, size)))
         return [float(value) for value in np.diagonal(found["logits"][0, 0])]
 
     assert side(AvgPool((2, 2)), 5) == [1, 1]
-    assert side(AvgPool((2, 2), ceil=True), 5) == [1, 1, 1]  # the last has one position, and is divided by one
-    assert side(AvgPool((2, 2), padding=(1, 1), ceil=True), 7) == [0.25, 1, 1, 1]  # a fifth would start in padding
-    # Windows of 3 from -1, 1, 3, 5 on 6 positions: the last has one of the map, one of padding, and one of neither.
+    assert side(AvgPool((2, 2), ceil=True), 5) == [1, 1, 1]  # the last window has one position and is divided by one
+    # A fifth window would start in the padding.
+    assert side(AvgPool((2, 2), padding=(1, 1), ceil=True), 7) == [0.25, 1, 1, 1]
+    # Windows of 3 from -1, 1, 3, 5 on 6 positions: the last has one in the map, one in the padding, and one outside.
     padded: dict[str, Any] = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil": True}
     assert side(AvgPool(**padded), 6) == pytest.approx([4 / 9, 1, 1, 1 / 4])
     assert side(AvgPool(**padded, count_pad=False), 6) == [1, 1, 1, 1]
@@ -259,8 +266,8 @@ def test_rounding_up_by_hand() -> None:
 # Combinators
 
 
-def test_series_names_its_scope() -> None:
-    """Named scopes add to parameter names, unnamed ones and merges do not."""
+def test_named_scopes_prefix_parameter_names() -> None:
+    """Named scopes are part of parameter names; unnamed ones and merges are not."""
     shape = (3, 6, 6)
     inner = series(
         shape, a("conv1", Conv(3, (3, 3))), a("bn1", Norm()), a("relu", Act()), a("conv2", Conv(3, (1, 1), bias=True))
@@ -278,12 +285,12 @@ def test_series_names_its_scope() -> None:
     statistics = w["layer1.0.bn1.running_mean"], w["layer1.0.bn1.running_var"]
     y = torch.relu(F.batch_norm(y, *statistics, w["layer1.0.bn1.weight"], w["layer1.0.bn1.bias"], eps=1e-5))
     y = F.conv2d(y, w["layer1.0.conv2.weight"], w["layer1.0.conv2.bias"])
-    wanted = F.conv2d(torch.relu(y + torch.tensor(x)), w["fc.weight"])
+    expected = F.conv2d(torch.relu(y + torch.tensor(x)), w["fc.weight"])
 
     del weights["layer1.0.bn1.num_batches_tracked"]  # evaluation does not read it
     found = interpret(net, weights, x)
     assert list(found) == ["logits"]
-    assert_close(found["logits"], wanted)
+    assert_close(found["logits"], expected)
 
 
 def test_empty_series_is_the_identity() -> None:
@@ -295,8 +302,8 @@ def test_float32_weights_and_input_are_computed_in_float64() -> None:
     net = network(series((50,), a("fc", Linear(3))))
     weights = {name: value.astype(np.float32) for name, value in random_weights(net).items()}
     x = random_input((50,)).astype(np.float32)
-    wanted = F.linear(*(torch.tensor(t.astype(np.float64)) for t in (x, weights["fc.weight"], weights["fc.bias"])))
-    assert_close(interpret(net, weights, x)["logits"], wanted)
+    expected = F.linear(*(torch.tensor(t.astype(np.float64)) for t in (x, weights["fc.weight"], weights["fc.bias"])))
+    assert_close(interpret(net, weights, x)["logits"], expected)
 
 
 def test_add_of_several_branches() -> None:
@@ -316,15 +323,15 @@ def test_concat_keeps_the_order_of_branches(shape: Shape) -> None:
 
 @pytest.mark.parametrize("gate_first", [False, True])
 def test_mul_broadcasts_one_position(gate_first: bool) -> None:
-    """Squeeze and excite: one value for each channel, whichever branch it is."""
+    """A factor with one position per channel is broadcast, on either branch."""
     shape = (3, 4, 5)
     gate = series(shape, a("squeeze", GlobalAvgPool()), a("excite", Conv(3, (1, 1))), a("gate", Act("sigmoid")))
     branches = [gate, series(shape)] if gate_first else [series(shape), gate]
     net = network(series(shape, lambda s: parallel(s, "mul", *branches)))
     weights, x = random_weights(net), random_input(shape)
     mean = torch.tensor(x).mean((2, 3), keepdim=True)
-    wanted = torch.tensor(x) * torch.sigmoid(F.conv2d(mean, torch.tensor(weights["excite.weight"])))
-    assert_close(interpret(net, weights, x)["logits"], wanted)
+    expected = torch.tensor(x) * torch.sigmoid(F.conv2d(mean, torch.tensor(weights["excite.weight"])))
+    assert_close(interpret(net, weights, x)["logits"], expected)
 
 
 def test_mul_of_equal_shapes() -> None:
@@ -334,7 +341,7 @@ def test_mul_of_equal_shapes() -> None:
     assert_close(found, torch.relu(torch.tensor(x)) * torch.tanh(torch.tensor(x)) * torch.tensor(x))
 
 
-def test_gate_weighs_branch_against_shortcut() -> None:
+def test_a_gate_interpolates_between_branch_and_shortcut() -> None:
     shape = (2, 3, 3)
     branches = [
         series(shape, a("h", Conv(2, (3, 3)))),
@@ -345,13 +352,13 @@ def test_gate_weighs_branch_against_shortcut() -> None:
     weights, x = random_weights(net), random_input(shape)
     w, t = {name: torch.tensor(value) for name, value in weights.items()}, torch.tensor(x)
     gate = torch.sigmoid(F.conv2d(t, w["t.weight"], w["t.bias"], padding=1))
-    wanted = gate * F.conv2d(t, w["h.weight"], padding=1) + (1 - gate) * 0.5 * t
-    assert_close(interpret(net, weights, x)["logits"], wanted)
+    expected = gate * F.conv2d(t, w["h.weight"], padding=1) + (1 - gate) * 0.5 * t
+    assert_close(interpret(net, weights, x)["logits"], expected)
 
 
 @pytest.mark.parametrize(("rescale", "factor"), [("test", 0.8), ("train", 1.0)])
 @pytest.mark.parametrize("unit", ["batch", "sample"])
-def test_survival_rescales_the_branch_only(rescale: Any, unit: Any, factor: float) -> None:
+def test_survival_rescales_only_the_branch(rescale: Any, unit: Any, factor: float) -> None:
     shape = (2, 3, 3)
     branches = [series(shape, a("three", Scale(3.0))), series(shape)]
     survival = Survival(0.8, unit, rescale)
@@ -361,7 +368,7 @@ def test_survival_rescales_the_branch_only(rescale: Any, unit: Any, factor: floa
 
 
 def test_survival_of_a_gated_branch() -> None:
-    """Only the branch is scaled: not the gate, not the shortcut."""
+    """Survival scales only the branch, neither the gate nor the shortcut."""
     branches = [series((4,), a("three", Scale(3.0))), series((4,), a("gate", Act("sigmoid"))), series((4,))]
     survival = Survival(0.5, "batch", "test")
     net = network(series((4,), lambda s: parallel(s, "gate", *branches, residual=True, survival=survival)))
@@ -371,7 +378,7 @@ def test_survival_of_a_gated_branch() -> None:
 
 
 def test_side_branches() -> None:
-    """They do not change the value; in evaluation only those of mode always are computed, wherever they are."""
+    """Side branches do not change the main value, and in evaluation only those of mode `always` are computed."""
     shape = (4,)
 
     def side(layer: str, output: str | None, mode: Mode) -> Callable[[Shape], Side]:
@@ -388,7 +395,7 @@ def test_side_branches() -> None:
         name="stage1",
     )
     net = network(series(shape, lambda _: stage, lambda s: Side(series(s, a("five", Scale(5.0))), None, "always", s)))
-    # An output without a name is called after its scope; at the top level that is the empty name.
+    # An unnamed output has the name of its scope; at the top level that is empty.
     assert set(net.outputs) == {"logits", "aux1", "tap", ""}
 
     weights, x = random_weights(net), random_input(shape)
@@ -404,8 +411,8 @@ def test_side_branches() -> None:
     assert_close(found[""], 20 * relu)
 
 
-def test_a_split_by_sizes_is_that_of_torch() -> None:
-    """Ranges in order, of as many channels as listed."""
+def test_a_split_by_sizes_equals_that_of_torch() -> None:
+    """A split by sizes gives each branch its range of channels in order."""
     sizes, shape = (1, 4, 2), (7, 3, 3)
     kinds = (Scale(2.0), Act("tanh"), Act("relu"))
     branches = tuple(series((size, 3, 3), a(f"op{at}", kinds[at])) for at, size in enumerate(sizes))
@@ -416,7 +423,7 @@ def test_a_split_by_sizes_is_that_of_torch() -> None:
     assert_close(found, torch.cat([2 * first, torch.tanh(second), torch.relu(third)], 1))
 
 
-# Mistakes of the tree or its weights that an oracle must not overlook
+# Errors in the tree or its weights that the interpreter must detect
 
 
 def test_a_wrongly_declared_shape_is_caught() -> None:
@@ -440,39 +447,40 @@ def test_a_missing_or_broadcastable_weight_is_caught() -> None:
 
 
 @pytest.mark.parametrize(("precision", "bits"), [("fp32", 24), ("tf32", 11), ("fp16", 11), ("bf16", 8)])
-def test_a_precision_rounds_as_its_bits_say(precision: str, bits: int) -> None:
-    """The error of one product is that of its operands: half a unit of the last place at most, and not a hundredth of that.
-    A sum of several would add what BLAS rounds, which depends on the CPU."""
+def test_the_error_of_a_precision_matches_its_bits(precision: str, bits: int) -> None:
+    """The error of a single product is about that of rounding its operands. A sum would add the rounding of BLAS, which depends on
+    the CPU."""
     net = network(series((1,), a("fc", Linear(300, bias=False))))
     weights, x = random_weights(net), random_input((1,), batch=50)
-    wanted = interpret(net, weights, x)["logits"]
+    expected = interpret(net, weights, x)["logits"]
     found = interpret(net, weights, x, precision)["logits"]
-    error = np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2))
+    error = np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
     assert found.dtype == np.float32
     assert 2.0**-bits / 10 < error < 2.0**-bits * 2
 
 
 @pytest.mark.parametrize(("precision", "numbers"), [("fp16", "float16"), ("bf16", "bfloat16")])
-def test_stored_values_are_those_of_torch(precision: str, numbers: str) -> None:
-    """Rounded to the nearest, ties to even where torch does; beyond the largest number to infinity in fp16."""
+def test_stored_values_equal_those_of_torch(precision: str, numbers: str) -> None:
+    """Values are rounded to the nearest, ties to even, as in torch; in fp16, values beyond the largest number become infinite."""
     x = np.random.default_rng(0).standard_normal((4, 1000)).astype(np.float32) * np.float32(100)
     x[0, :3] = [1e5, -1e5, 0]
     if precision == "bf16":
         x[0, :2] = 1 + 2**-8, 1 + 3 * 2**-8
-    wanted = torch.tensor(x).to(getattr(torch, numbers)).float().numpy()
-    np.testing.assert_array_equal(interpret(network(series((1000,))), {}, x, precision)["logits"], wanted)
+    expected = torch.tensor(x).to(getattr(torch, numbers)).float().numpy()
+    np.testing.assert_array_equal(interpret(network(series((1000,))), {}, x, precision)["logits"], expected)
 
 
-def test_other_sizes_are_computed_and_own_sizes_checked() -> None:
-    """Declared shapes are those of one size; a network takes others by the same rules."""
+def test_other_input_sizes_are_computed() -> None:
+    """A network can be evaluated on inputs of another size than the declared one."""
     net = network(series((2, 6, 6), a("conv", Conv(3, (3, 3), (2, 2))), a("pool", GlobalAvgPool())))
     weights, x = random_weights(net), np.random.default_rng(0).standard_normal((2, 2, 9, 7))
-    wanted = F.conv2d(torch.tensor(x), torch.tensor(weights["conv.weight"]), stride=2, padding=1).mean((2, 3), True)
-    assert_close(interpret(net, weights, x)["logits"], wanted)
+    expected = F.conv2d(torch.tensor(x), torch.tensor(weights["conv.weight"]), stride=2, padding=1).mean((2, 3), True)
+    assert_close(interpret(net, weights, x)["logits"], expected)
 
 
-def test_calibrated_statistics_make_every_norm_one_of_unit_size() -> None:
-    """In both branches, whatever comes before; group norms and norms that evaluation does not compute have none."""
+def test_calibrated_statistics_give_zero_mean_and_unit_variance() -> None:
+    """With calibrated statistics, outputs of norms have mean 0 and variance 1; group norms and norms that are not computed in
+    evaluation get none."""
     shape = (3, 6, 6)
     branch = series(shape, a("conv", Conv(3, (3, 3))), a("bn1", Norm()))
     net = network(
@@ -500,7 +508,7 @@ def test_calibrated_statistics_make_every_norm_one_of_unit_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variances", "means", "wanted"),
+    ("variances", "means", "expected"),
     [
         ([1.0, 2.0, 0.5], [0.0, 0.0, 0.0], [1.0, 2.0, 0.5]),
         ([0.0, 1.0, 1.0], [0.0, 3.0, 0.0], [ALIVE * 2 / 3, 1.0, 1.0]),
@@ -511,8 +519,10 @@ def test_calibrated_statistics_make_every_norm_one_of_unit_size() -> None:
     ],
     ids=["alive", "a dead channel", "constants", "constants and rounding", "a dead map", "one small channel"],
 )
-def test_no_channel_is_divided_by_nothing(variances: list[float], means: list[float], wanted: list[float]) -> None:
-    """A dead channel gets a share of what the others have, so that no other batch makes it explode."""
+def test_the_variance_of_a_dead_channel_is_not_zero(
+    variances: list[float], means: list[float], expected: list[float]
+) -> None:
+    """A dead channel gets a fraction of the variance of the others, so that its output stays finite on other batches."""
     found = alive(np.array(variances, np.float32), np.array(means, np.float32))
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

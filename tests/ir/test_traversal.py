@@ -1,4 +1,4 @@
-"""fold, thread and rewrite, on a tree that has every kind of node, named and unnamed."""
+"""`fold`, `thread` and `rewrite`, on a tree with named and unnamed nodes of every type; and the verifier."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def names(root: Node) -> list[str]:
     return [path for path, node in walk(root) if isinstance(node, Op)]
 
 
-def test_fold_gives_each_rule_the_name_that_walk_gives() -> None:
+def test_fold_and_walk_give_the_same_names() -> None:
     seen: list[tuple[str, Node]] = []
 
     def rule(path: str, node: Node, *_: Any) -> int:
@@ -82,11 +82,11 @@ def traced(**more: Callable[..., Any]) -> str:
     )
 
 
-def test_thread_carries_the_value_and_passes_side_branches_by() -> None:
+def test_thread_passes_the_value_on_and_skips_side_branches() -> None:
     assert traced() == "h(f(dcbax,bax),g(dcbax,bax))"
 
 
-def test_thread_enters_a_side_branch_by_its_rule_and_splits_by_its_rule() -> None:
+def test_thread_applies_the_rules_of_side_branches_and_splits() -> None:
     ends = {}
 
     def side(path: str, node: Side, value: str, through: Callable[[str], str]) -> None:
@@ -104,12 +104,12 @@ def test_thread_refuses_a_split_into_the_wrong_number() -> None:
         traced(split=lambda path, node, value: [value])
 
 
-def test_rewrite_to_the_same_is_the_same_object() -> None:
+def test_rewrite_without_changes_returns_the_same_object() -> None:
     assert rewrite(TREE, lambda path, node: node) is TREE
     assert rewrite(TREE, lambda path, node: (node,)) is TREE
 
 
-def test_rewrite_names_every_node_that_stands_in_a_series_leaves_first() -> None:
+def test_rewrite_visits_every_node_of_a_series_leaves_first() -> None:
     seen: list[str] = []
 
     def fn(path: str, node: Node) -> Node:
@@ -124,7 +124,7 @@ def test_rewrite_names_every_node_that_stands_in_a_series_leaves_first() -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rewrite_removes_doubles_and_renames_anywhere(name: str) -> None:
+def test_rewrite_can_remove_rename_or_duplicate_a_node(name: str) -> None:
     (full,) = (path for path in names(TREE) if path.rpartition(".")[2] == name)
 
     def into(*made: str) -> Callable[[str, Node], Node | list[Node]]:
@@ -134,13 +134,13 @@ def test_rewrite_removes_doubles_and_renames_anywhere(name: str) -> None:
 
     for made in ((), ("new",), ("new", "newer")):
         changed = rewrite(TREE, into(*made))
-        wanted = [each for path in names(TREE) for each in (made if path == full else [path.rpartition(".")[2]])]
-        assert [path.rpartition(".")[2] for path in names(changed)] == wanted
+        expected = [each for path in names(TREE) for each in (made if path == full else [path.rpartition(".")[2]])]
+        assert [path.rpartition(".")[2] for path in names(changed)] == expected
         verify(Network("test", changed))
-    assert names(TREE) == [*(f"layer1.{each}" for each in "abcde"), *"fgh"]  # the input stays
+    assert names(TREE) == [*(f"layer1.{each}" for each in "abcde"), *"fgh"]  # the input is unchanged
 
 
-def test_rewrite_shows_a_node_after_those_inside_it() -> None:
+def test_rewrite_visits_a_node_after_its_children() -> None:
     def fn(path: str, node: Node) -> Node:
         if isinstance(node, Op):
             return replace(node, name=f"{node.name}2")
@@ -151,7 +151,7 @@ def test_rewrite_shows_a_node_after_those_inside_it() -> None:
     assert all(name.endswith("2") for name in names(rewrite(TREE, fn)))
 
 
-def test_shapes_follow_from_what_is_put_inside() -> None:
+def test_rewrite_updates_shapes() -> None:
     def fn(path: str, node: Node) -> Node | list[Node]:
         wider = Conv(6, (1, 1))
         if isinstance(node, Op) and path == "h":
@@ -170,7 +170,7 @@ def test_shapes_follow_from_what_is_put_inside() -> None:
     assert in_series([op("a", narrow)], TREE).output == narrow
 
 
-def test_the_root_of_a_part_can_live_in_a_scope() -> None:
+def test_a_part_can_be_traversed_within_a_scope() -> None:
     seen = []
     part = children(TREE)[0]
     assert isinstance(part, Series)
@@ -185,7 +185,7 @@ def test_the_root_of_a_part_can_live_in_a_scope() -> None:
     assert seen[-1] == "outer.layer1.d"
 
 
-def test_a_network_of_many_blocks_needs_no_deep_stack() -> None:
+def test_many_blocks_do_not_need_a_deep_stack() -> None:
     long = series(*(op(f"r{at}") for at in range(5000)))
     assert thread(long, 0, ThreadRules[int](lambda _, __, n: n + 1, lambda *_: 0)) == 5000
     assert len(rewrite(long, lambda path, node: () if path.endswith("7") else node).children) == 4500
@@ -194,14 +194,14 @@ def test_a_network_of_many_blocks_needs_no_deep_stack() -> None:
 # --- the verifier -----------------------------------------------------------------------------------------------------
 
 
-def spoilt(root: Series, which: str, **changes: Any) -> Network:
-    """The tree with one node changed, and nothing else adapted to it."""
+def malformed(root: Series, which: str, **changes: Any) -> Network:
+    """Return the tree with one node changed and nothing else adapted to it."""
 
     def fn(path: str, node: Node) -> Node:
         return replace(node, **changes) if isinstance(node, Op | Parallel | Series) and node.name == which else node
 
     def unchecked(node: Any) -> Any:
-        """As rewrite, but the shapes around stay as they are."""
+        """Rewrite a node without updating the shapes around it."""
         match node:
             case Series():
                 node = replace(node, children=tuple(unchecked(child) for child in node.children))
@@ -232,7 +232,7 @@ def spoilt(root: Series, which: str, **changes: Any) -> Network:
         ("g", {"name": "h"}, "two nodes are called h"),
     ],
 )
-def test_the_verifier_sees_every_shape_and_every_name(name: str, changes: dict[str, Any], message: str) -> None:
+def test_the_verifier_checks_every_shape_and_name(name: str, changes: dict[str, Any], message: str) -> None:
     verify(Network("test", TREE))
     with pytest.raises(MalformedNetwork, match=message):
-        verify(spoilt(TREE, name, **changes))
+        verify(malformed(TREE, name, **changes))

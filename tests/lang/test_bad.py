@@ -1,9 +1,9 @@
-"""Wrong input: every mistake that a spec can hold, with the exact message it deserves.
+"""Invalid specs: every mistake that a spec can contain, with its exact message.
 
-A file `bad/<mistake>.yaml` (or `bad/<mistake>/main.yaml` where it takes several) stands beside `<mistake>.txt`, which is
-what `rescompile validate` prints on stderr; lines `# --set path=value` at its top are the options of the command.
-`pytest --update-golden` rewrites the texts: read the difference as the user who made that mistake would. The lines of
-library blocks are written as N there, since blocks grow; they are held to be the right ones apart from that.
+Each `bad/<mistake>.yaml` (or `bad/<mistake>/main.yaml` if several files are needed) has a `<mistake>.txt`, the standard error of
+`rescompile validate`; lines `# --set path=value` at its top are options of the command. `pytest --update-golden` rewrites the
+texts: review the difference as the user who made that mistake. Line numbers in library blocks are written as N, since blocks
+change; `test_lines_of_the_library` checks them.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ BAD = Path(__file__).parent / "bad"
 CASES = sorted(
     path.relative_to(BAD).as_posix() for path in BAD.rglob("*.yaml") if path.parent == BAD or path.name == "main.yaml"
 )
-#: What a spec can cause: reading, shapes, values, blocks, inheritance, the whole.
+#: The codes that a spec can cause: reading, shapes, values, blocks, inheritance, the whole.
 CAUSED_BY_SPECS = sorted(code for code in CODES if code < "E07")
 LIBRARY = re.compile(r"\bblocks/(\w+)\.yaml:(\d+)")
 HEAD = "rescompile: 1\nname: my_net\ninput: [3, 32, 32]\n"
 
 
 def settings(case: str) -> list[str]:
-    """The `--set` options that a case is run with."""
+    """Return the `--set` options of a case."""
     return re.findall(r"^# --set (.*)$", (BAD / case).read_bytes().decode("utf-8", "replace"), re.MULTILINE)
 
 
 def refused(case: str) -> RescompileError:
-    """The refusal of a case, which there must be."""
+    """Return the error of a case, which must be refused."""
     error = refusal(case, settings(case))
     assert error is not None, f"{case} was accepted"
     return error
 
 
 def golden(case: str) -> Path:
-    """The file that holds a case's message."""
+    """Return the path of the golden message of a case."""
     return (BAD / case).with_suffix(".txt")
 
 
 @pytest.fixture(autouse=True)
 def _in_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Messages show paths as they were given, so the cases are named from their own folder."""
+    """Run in the folder of the cases, since messages contain paths as given."""
     monkeypatch.chdir(BAD)
 
 
@@ -67,35 +67,37 @@ def _in_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_message(case: str, update_golden: bool) -> None:
-    """The message is the one that was read and found good."""
+    """The message of each case equals the golden file."""
     text = LIBRARY.sub(r"blocks/\1.yaml:N", text_of(refused(case)))
     if update_golden:
         golden(case).write_text(text, encoding="utf-8", newline="\n")
-    assert golden(case).is_file(), "run pytest --update-golden, and read what it wrote"
+    assert golden(case).is_file(), "run pytest --update-golden, and review the new file"
     assert text == golden(case).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_blames_the_user(case: str) -> None:
-    """A mistake is located in a file (or option) of the user, at something written there, even when it shows up inside a
-    block of the library or a spec of the zoo; and nothing is said twice."""
+def test_mistakes_are_located_in_files_of_the_user(case: str) -> None:
+    """A mistake is located at text in a file or option of the user, even if it occurs inside a library block or a spec of the zoo,
+    and no diagnostic is repeated."""
     error = refused(case)
     hold(error)
-    said = [(diagnostic.code, str(diagnostic.place), diagnostic.message) for diagnostic in error.diagnostics]
-    assert len(said) == len(set(said))
+    reported = [(diagnostic.code, str(diagnostic.place), diagnostic.message) for diagnostic in error.diagnostics]
+    assert len(reported) == len(set(reported))
     for diagnostic in error.diagnostics:
         if (place := diagnostic.place) is None:
             continue
-        assert place.source.name == "--set" or (BAD / place.source.name).is_file(), f"{place} is not the user's"
+        assert place.source.name == "--set" or (BAD / place.source.name).is_file(), (
+            f"{place} is not in a file of the user"
+        )
         line = place.source.line(place.line)
-        meant = line[place.column - 1 : place.end - 1].strip(" ")
+        marked = line[place.column - 1 : place.end - 1].strip(" ")
         missing = line[: place.column - 1].rstrip().endswith(("-", ":"))
         empty = all(line.lstrip()[:1] in ("", "#", "-") for line in place.source.text.splitlines())
-        assert meant or missing or empty, f"{place} points at nothing: {diagnostic.message}"
+        assert marked or missing or empty, f"{place} points at nothing: {diagnostic.message}"
 
 
 def test_lines_of_the_library() -> None:
-    """A note that leads into a library block leads to the step that it names."""
+    """A note with a location in a library block refers to the line of the step that it names."""
     notes = [note for case in CASES for diagnostic in refused(case).diagnostics for note in diagnostic.notes]
     found = [(note, match) for note in notes if (match := LIBRARY.search(note))]
     assert len(found) > 10
@@ -108,34 +110,34 @@ def test_lines_of_the_library() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_in_the_order_of_the_text(case: str) -> None:
-    """Whoever works through the messages goes through the file once, from the top."""
+def test_diagnostics_are_in_the_order_of_the_text(case: str) -> None:
+    """Diagnostics are sorted by their location, so that a user can correct a file from top to bottom."""
     places = [diagnostic.place for diagnostic in refused(case).diagnostics]
-    own = [(place.line, place.column) for place in places if place is not None and place.source.name == case]
-    assert own == sorted(own)
+    located = [(place.line, place.column) for place in places if place is not None and place.source.name == case]
+    assert located == sorted(located)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_kind_of_refusal(case: str) -> None:
-    """The code says what kind of failure it is, and the exit code follows from the kind."""
+def test_the_exit_code_follows_from_the_code(case: str) -> None:
+    """The exit code is that of the group of the error codes."""
     error = refused(case)
     kinds = {"E07": 1, "E08": 2}
     assert {kinds.get(diagnostic.code[:3], 3) for diagnostic in error.diagnostics} == {error.exit_code}
 
 
 def test_no_message_without_a_case() -> None:
-    """A case that was renamed or removed takes its message with it."""
+    """Every golden message belongs to a case."""
     assert {path.relative_to(BAD) for path in BAD.rglob("*.txt")} <= {Path(case).with_suffix(".txt") for case in CASES}
 
 
 @pytest.mark.parametrize("code", CAUSED_BY_SPECS)
 def test_every_code_has_a_case(code: str) -> None:
-    """A code that no file can bring about is dead, or has never been read by anyone."""
+    """Every code that a spec can cause has a case."""
     assert any(f"error[{code}]" in path.read_text(encoding="utf-8") for path in BAD.rglob("*.txt"))
 
 
-def test_all_mistakes_at_once() -> None:
-    """One run shows every mistake of a kind, so that nobody fixes a file message by message."""
+def test_all_mistakes_are_reported_at_once() -> None:
+    """One run reports every mistake of a kind."""
     wrong_lines = {
         "several_mistakes_of_reading.yaml": {3, 5, 6, 7},
         "several_mistakes_of_form.yaml": {2, 4, 7, 9, 10, 11},
@@ -146,11 +148,11 @@ def test_all_mistakes_at_once() -> None:
         assert {diagnostic.place.line for diagnostic in refused(case).diagnostics if diagnostic.place} >= lines, case
 
 
-# --- what is too large to commit --------------------------------------------------------------------------------------
+# --- specs too large to commit ----------------------------------------------------------------------------------------
 
 
 def chain(folder: Path, length: int) -> Path:
-    """A spec that extends another, and so on."""
+    """Write a chain of specs that extend one another, and return the first."""
     for number in range(length):
         (folder / f"n{number}.yaml").write_text(f"rescompile: 1\nname: n{number}\nextends: n{number + 1}.yaml\n")
     (folder / f"n{length}.yaml").write_text(HEAD + "network: [relu]\n")
@@ -158,13 +160,13 @@ def chain(folder: Path, length: int) -> Path:
 
 
 def doubling(levels: int, body: str) -> str:
-    """Blocks of which each holds the next one twice: a short text that means 2^levels nodes."""
+    """Return a spec in which each block uses the next one twice, so that a short text gives 2^levels nodes."""
     blocks = "".join(f"  b{n}: {body.replace('NEXT', f'b{n + 1}')}\n" for n in range(levels))
     return f"{HEAD}blocks:\n{blocks}  b{levels}: {{inline: true, body: [relu]}}\nnetwork: [z: {{block: b0}}]\n"
 
 
 LETS = "".join(f"      a{n}: [{f'a{n - 1}' if n else 1}, {f'a{n - 1}' if n else 1}]\n" for n in range(40))
-#: What: its code, its place (12 values stand before the list of `values`), its text.
+#: By name: the expected code and place (12 values precede the list of `values`), and the text.
 HUGE: dict[str, tuple[str, str, Callable[[], str]]] = {
     "flow lists": ("E0107", f"4:{11 + MAX_DEPTH - 1}", lambda: f"{HEAD}network: {'[' * 100_000}{']' * 100_000}\n"),
     "flow mappings": ("E0107", f"4:{10 + 4 * (MAX_DEPTH - 1) + 1}", lambda: f"{HEAD}network: {'{a: ' * 100_000}1{'}' * 100_000}\n"),
@@ -186,17 +188,17 @@ HUGE: dict[str, tuple[str, str, Callable[[], str]]] = {
 @pytest.mark.parametrize("what", HUGE)
 @pytest.mark.slow
 def test_huge(what: str, tmp_path: Path) -> None:
-    """A text that is too long, too deep or means too much is refused at once, in a message of a few lines."""
+    """A text that is too long or too deep, or that gives too large a network, is refused at once in a short message."""
     code, place, text = HUGE[what]
     (tmp_path / "huge.yaml").write_text(text())
     command = [sys.executable, "-m", "rescompile", "validate", "huge.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 3, done.stderr[:2000]
-    assert len(done.stderr) < 2_000, "one message, and no line of a megabyte"
+    assert len(done.stderr) < 2_000, "a single message without a line of a megabyte"
     assert re.findall(r"^huge\.yaml:(\d+:\d+): error\[(\w+)\]", done.stderr, re.MULTILINE) == [(place, code)]
 
 
-#: Many mistakes, the number of them that is found, and the text.
+#: By name: the number of mistakes that is found, and the text.
 MANY: dict[str, tuple[int, Callable[[], str]]] = {
     "unknown words": (MAX_FOUND, lambda: f"{HEAD}network:\n" + "  - foo\n" * 20_000),
     "different words": (MAX_FOUND, lambda: f"{HEAD}network:\n" + "".join(f"  - foo{n}\n" for n in range(5_000))),
@@ -212,14 +214,14 @@ MANY: dict[str, tuple[int, Callable[[], str]]] = {
 
 @pytest.mark.parametrize("what", MANY)
 def test_many_mistakes(what: str, tmp_path: Path) -> None:
-    """They take time that is linear in the file; the first 20 are shown, and the others counted."""
+    """Many mistakes take linear time; the first ones are shown, and the others counted."""
     count, text = MANY[what]
     (tmp_path / "many.yaml").write_text(text())
     began = time.process_time()
     error = refusal(tmp_path / "many.yaml")
     assert error is not None
     shown = text_of(error)
-    assert time.process_time() - began < 4, "before it took minutes"
+    assert time.process_time() - began < 4, "this used to take minutes"
     assert len(error.diagnostics) == count
     assert shown.count(": error[") == MAX_SHOWN
     least = "at least " if count == MAX_FOUND else ""
@@ -229,7 +231,7 @@ def test_many_mistakes(what: str, tmp_path: Path) -> None:
 
 
 def test_chain_of_bases(tmp_path: Path) -> None:
-    """Sixteen bases are a joke already; a long chain ends before Python's recursion does."""
+    """A chain of 10 bases is accepted, and one of 1,500 is refused before Python's recursion limit."""
     (tmp_path / "short").mkdir()
     assert refusal(chain(tmp_path / "short", 10)) is None
     error = refusal(chain(tmp_path, 1500))
@@ -242,47 +244,47 @@ def test_chain_of_bases(tmp_path: Path) -> None:
 
 
 def validate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`rescompile validate ...` as users run it."""
+    """Run `rescompile validate` in a separate process."""
     command = [sys.executable, "-m", "rescompile", "validate", *arguments]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False)
 
 
 def test_command_text() -> None:
-    """Text goes to stderr, exactly as in the golden file, and the exit code is that of an invalid spec."""
+    """The text on stderr equals the golden file, and the exit code is that of an invalid spec."""
     done = validate("several_mistakes_of_words.yaml")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == golden("several_mistakes_of_words.yaml").read_text(encoding="utf-8")
 
 
 def test_command_with_set() -> None:
-    """An option is located in the option."""
+    """A mistake in `--set` is located in that option."""
     case = "option_set_a_row_misspelt.yaml"
     done = validate(case, *(f"--set={setting}" for setting in settings(case)))
     assert (done.returncode, done.stdout, done.stderr) == (3, "", golden(case).read_text(encoding="utf-8"))
 
 
 def test_command_json() -> None:
-    """JSON goes to stdout and holds all of each message."""
+    """JSON on stdout contains every field of a diagnostic."""
     case = "groups_do_not_divide.yaml"
     done = validate(case, "--format", "json")
     assert (done.returncode, done.stderr) == (3, "")
     (found,) = json.loads(done.stdout)["diagnostics"]
-    (said,) = refused(case).diagnostics
-    assert said.place is not None
+    (expected,) = refused(case).diagnostics
+    assert expected.place is not None
     assert found == {
-        "code": "E0203", "message": said.message, "file": case, "line": said.place.line, "column": said.place.column,
-        "end_column": said.place.end, "notes": list(said.notes), "help": said.help,
+        "code": "E0203", "message": expected.message, "file": case, "line": expected.place.line,
+        "column": expected.place.column, "end_column": expected.place.end, "notes": list(expected.notes), "help": expected.help,
     }  # fmt: skip
 
 
 def test_command_github() -> None:
-    """Workflow commands, one line each, so that the message appears beside the line in a pull request."""
+    """Each diagnostic is a GitHub workflow command on one line."""
     done = validate("several_mistakes_of_reading.yaml", "--format", "github")
     assert (done.returncode, done.stderr) == (3, "")
-    said = refused("several_mistakes_of_reading.yaml").diagnostics
+    expected = refused("several_mistakes_of_reading.yaml").diagnostics
     lines = done.stdout.splitlines()
-    assert len(lines) == len(said)
-    for line, diagnostic in zip(lines, said, strict=True):
+    assert len(lines) == len(expected)
+    for line, diagnostic in zip(lines, expected, strict=True):
         place = diagnostic.place
         assert place is not None
         where = f"file={place.source.name},line={place.line},col={place.column},endColumn={place.end}"
@@ -290,7 +292,7 @@ def test_command_github() -> None:
 
 
 def test_command_github_escapes() -> None:
-    """Nothing in a message ends the workflow command early or starts another."""
+    """Text in a message can neither end a workflow command nor start another."""
     done = validate("escape_codes_in_a_word.yaml", "--format", "github")
     assert done.returncode == 3
     assert all(line.startswith("::error ") for line in done.stdout.splitlines())
@@ -298,16 +300,16 @@ def test_command_github_escapes() -> None:
 
 
 def test_command_sarif() -> None:
-    """SARIF as code scanning reads it: every result names a rule and a region."""
+    """Every SARIF result has a rule and a region, as code scanning requires."""
     done = validate("several_mistakes_of_words.yaml", "--format", "sarif")
     assert (done.returncode, done.stderr) == (3, "")
     log = json.loads(done.stdout)
     assert log["version"] == "2.1.0"
     (run,) = log["runs"]
-    said = refused("several_mistakes_of_words.yaml").diagnostics
+    expected = refused("several_mistakes_of_words.yaml").diagnostics
     rules = {rule["id"]: rule["shortDescription"]["text"] for rule in run["tool"]["driver"]["rules"]}
-    assert rules == {diagnostic.code: CODES[diagnostic.code] for diagnostic in said}
-    for result, diagnostic in zip(run["results"], said, strict=True):
+    assert rules == {diagnostic.code: CODES[diagnostic.code] for diagnostic in expected}
+    for result, diagnostic in zip(run["results"], expected, strict=True):
         location = result["locations"][0]["physicalLocation"]
         place = diagnostic.place
         assert place is not None
@@ -318,15 +320,15 @@ def test_command_sarif() -> None:
 
 
 def test_command_exit_codes(tmp_path: Path) -> None:
-    """1 for figures that do not fit, 2 for a file that is not there; an invalid spec outweighs a wrong figure."""
+    """Failed expectations exit with 1 and missing files with 2; an invalid spec takes precedence over a failed expectation."""
     assert validate("expected_figure_not_met.yaml").returncode == 1
     assert validate("no_such_file.yaml").returncode == 2
     assert validate("expected_figure_not_met.yaml", "alias.yaml").returncode == 3
     assert validate("option_set_without_a_path.yaml", "--set", "=3").returncode == 2
 
 
-def test_command_goes_on(tmp_path: Path) -> None:
-    """A folder is checked to its end, whatever is wrong with a file in it."""
+def test_command_checks_all_files(tmp_path: Path) -> None:
+    """All files of a folder are checked, even if some are invalid."""
     for name in ("not_utf8", "zero_byte", "alias", "groups_do_not_divide", "linear_on_a_map"):
         (tmp_path / f"{name}.yaml").write_bytes((BAD / f"{name}.yaml").read_bytes())
     (tmp_path / "right.yaml").write_text(HEAD + "network: [relu]\n")
@@ -354,22 +356,22 @@ ROUNDS, CHUNK = 300, 50
 
 
 def survives(path: Path, settings: tuple[str, ...] = ()) -> bool:
-    """Whether a text is accepted; if not, it must be refused properly."""
+    """Return whether a text is accepted; if it is not, check its errors."""
     error = refusal(path, settings)
     if error is not None:
         hold(error)
     return error is None
 
 
-#: The seeds, a few to a test, so that one failure does not hide all others.
+#: The seeds in chunks, so that one failure does not hide all others.
 CHUNKS = [range(start, start + CHUNK) for start in range(0, ROUNDS, CHUNK)]
 
 
 @pytest.mark.parametrize("seeds", CHUNKS, ids=str)
 @pytest.mark.slow
 def test_mutated_specs(seeds: range, tmp_path: Path) -> None:
-    """A text of the zoo or the library after a slip of the hand is right, or refused with a place; never a traceback. `make
-    fuzz` runs many more, with limits of time and memory."""
+    """A mutated text of the zoo or the library is accepted or refused with a location, never with a traceback. `make fuzz` runs
+    many more, with limits on time and memory."""
     path, accepted = tmp_path / "mutated.yaml", []
     for seed in seeds:
         case = mutant(seed)
@@ -382,13 +384,13 @@ def test_mutated_specs(seeds: range, tmp_path: Path) -> None:
     assert 0 < sum(accepted) < len(accepted), "mutations that all pass, or all fail, test nothing"
 
 
-#: Seeds that once broke the promise: text that messages quoted whole, a scan of brackets by the slow parser.
-FOUND = (718, 801, 1991, 22_686)
+#: Seeds that failed in the past: messages that quoted a whole text, and a scan of brackets by the slow parser.
+REGRESSIONS = (718, 801, 1991, 22_686)
 
 
-@pytest.mark.parametrize("seed", FOUND)
-def test_mutants_that_were_found(seed: int, tmp_path: Path) -> None:
-    """They keep the promise now."""
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_mutants_that_failed_in_the_past(seed: int, tmp_path: Path) -> None:
+    """Mutants that failed in the past are accepted or refused properly."""
     path = tmp_path / "mutated.yaml"
     path.write_text(mutant(seed).text, encoding="utf-8")
     survives(path, mutant(seed).settings)
@@ -396,7 +398,7 @@ def test_mutants_that_were_found(seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seeds", CHUNKS, ids=str)
 def test_random_bytes(seeds: range, tmp_path: Path) -> None:
-    """Bytes that no one wrote on purpose: alone, after the head of a spec, and as YAML-like noise after it."""
+    """Random bytes, alone and after the head of a spec, and YAML-like noise are accepted or refused properly."""
     path = tmp_path / "bytes.yaml"
     for seed in seeds:
         generator = random.Random(seed)
@@ -414,7 +416,7 @@ def test_random_bytes(seeds: range, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seeds", CHUNKS, ids=str)
 def test_random_settings(seeds: range) -> None:
-    """`--set` with paths and values put together at random."""
+    """Random paths and values of `--set` are accepted or refused properly."""
     paths = [
         "layer1",
         "layer4",
@@ -442,7 +444,7 @@ def test_random_settings(seeds: range) -> None:
 
 
 def test_missing_files() -> None:
-    """No such file, a folder, an unknown name: wrong usage, with what might have been meant."""
+    """A missing file and an unknown name are usage errors, with a suggestion if there is a similar name."""
     for argument, help in (("gone.yaml", None), ("./gone", None), ("resnet5", "did you mean 'resnet56'?")):
         error = refusal(argument)
         assert isinstance(error, UsageError)

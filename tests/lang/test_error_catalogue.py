@@ -1,4 +1,4 @@
-"""The catalogue of errors: every code is in it, and every example does what the catalogue says."""
+"""The catalogue of errors: every code has an entry, and every example gives the stated result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def generator() -> ModuleType:
-    """docs/make_errors.py, which is no package."""
+    """Import docs/make_errors.py, which is not in a package."""
     found = importlib.util.spec_from_file_location("make_errors", ROOT / "docs" / "make_errors.py")
     assert found is not None
     assert found.loader is not None
@@ -37,28 +37,28 @@ COMMANDS = [code for code, entry in ENTRIES.items() if entry.commands and entry.
 
 
 def test_every_code_is_explained() -> None:
-    """A user who looks up a code finds it; an entry for a code that is gone is removed."""
+    """The catalogue has an entry for exactly the existing codes."""
     assert list(ENTRIES) == list(CODES)
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_every_code_is_in_a_group(code: str) -> None:
-    """The page has a place for the code."""
+    """Every code belongs to a group of the page."""
     assert any(code.startswith(prefix) for prefix in CATALOGUE.GROUPS)
 
 
-def test_specs_have_specs() -> None:
-    """What a spec can cause is shown in a spec, but for E0111, which is about bytes."""
+def test_codes_of_specs_have_examples() -> None:
+    """Every code that a spec can cause has an example spec, except E0111, which concerns bytes."""
     assert {code for code in CODES if code < "E07"} - set(SPECS) == {"E0111"}
 
 
 def test_the_page_is_up_to_date() -> None:
-    """docs/errors.md is what docs/make_errors.py writes."""
+    """docs/errors.md is up to date; to renew it, run `python docs/make_errors.py`."""
     assert CATALOGUE.PAGE.read_text(encoding="utf-8") == CATALOGUE.page(), "run python docs/make_errors.py"
 
 
 def test_the_example_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message at the top of the page is what rescompile prints."""
+    """The message at the top of the page equals the output of rescompile."""
     monkeypatch.chdir(tmp_path)
     Path("specs").mkdir()
     head = ["rescompile: 1", "name: my", "input: [3, 32, 32]", "block: basic", "network:"]
@@ -71,7 +71,7 @@ def test_the_example_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("code", SPECS)
 def test_wrong_spec(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wrong spec makes this mistake and no other."""
+    """The wrong spec is refused with this code and no other."""
     monkeypatch.chdir(tmp_path)
     Path("my_net.yaml").write_text(ENTRIES[code].wrong, encoding="utf-8")
     error = refusal("my_net.yaml")
@@ -85,7 +85,7 @@ def test_wrong_spec(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("code", SPECS)
 def test_right_spec(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The right spec, which a reader will copy, is right."""
+    """The right spec is accepted."""
     monkeypatch.chdir(tmp_path)
     Path("my_net.yaml").write_text(ENTRIES[code].right, encoding="utf-8")
     error = refusal("my_net.yaml")
@@ -93,7 +93,7 @@ def test_right_spec(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def session(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Command lines as a user would type them, in an empty folder, with `rescompile` of this environment."""
+    """Run command lines in a shell in an empty folder, with `rescompile` of this environment."""
     tools, work = folder / "bin", folder / "work"
     tools.mkdir()
     work.mkdir()
@@ -109,7 +109,7 @@ def session(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(os.name == "nt", reason="the examples are for a POSIX shell")
 @pytest.mark.parametrize("code", COMMANDS)
 def test_wrong_commands(code: str, tmp_path: Path) -> None:
-    """The command fails with this code, and exits as its group says."""
+    """The wrong command fails with this code and the exit code of its group."""
     done = session(ENTRIES[code].wrong, tmp_path)
     assert f"error[{code}]" in done.stderr
     assert done.stderr.count("error[") == 1
@@ -119,6 +119,6 @@ def test_wrong_commands(code: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="the examples are for a POSIX shell")
 @pytest.mark.parametrize("code", COMMANDS)
 def test_right_commands(code: str, tmp_path: Path) -> None:
-    """The command that should be written instead succeeds."""
+    """The right command succeeds."""
     done = session(ENTRIES[code].right, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
-"""Room to grow: a word that format 1 gains later changes no spec that used it for a name of its own.
+"""Forward compatibility: a word added to format 1 later does not change specs that use it as a name.
 
-Every spec here is elaborated as of today, then with the word as that of an op, of each kind that an op can be.
+Every spec here is elaborated as it is, and again after the word has become an op of each form, an attribute value, or a block.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rescompile.lang.json_schema import schema
 from rescompile.lang.spec.values import TAKEN
 from rescompile.records import record
 
-#: The words of ops, of attributes and of library blocks in the first release of format 1: a new one must be in `ops.LATER`.
+#: The words of ops, attribute values and library blocks in the first release of format 1; new ones must be in `ops.LATER`.
 FIRST_OPS = {
     "conv", "linear", "norm", "act", "maxpool", "avgpool", "global_avgpool", "adaptive_avgpool", "flatten", "dropout", "scale",
     "subsample", "upsample", "pad_channels", "identity", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "relu6", "silu", "gelu",
@@ -54,7 +54,7 @@ class Plain(ops.Kind):
 
 @record(slots=False)
 class Count(ops.Kind):
-    """An op whose value is a number, or the name of one."""
+    """An op whose main value is a number or an expression."""
 
     word = "fresh"
     times: int = ops.attribute("int", "how often", 1, main=True)
@@ -63,7 +63,7 @@ class Count(ops.Kind):
 
 @record(slots=False)
 class Sized(ops.Kind):
-    """An op whose value is a list."""
+    """An op whose main value is a list."""
 
     word = "fresh"
     size: ops.Size = ops.attribute("size", "a size", main=True)
@@ -71,7 +71,7 @@ class Sized(ops.Kind):
 
 @record(slots=False)
 class Worded(ops.Kind):
-    """An op with attributes only, called like a step and like a block."""
+    """An op without a main attribute, whose attributes have the names of an op and of a block."""
 
     word = "fresh"
     scale: bool = ops.attribute("bool", "whether it scales", True)
@@ -79,14 +79,14 @@ class Worded(ops.Kind):
 
 
 KINDS = (Plain, Count, Sized, Worded)
-#: What a new word may be: of an op, of an attribute, or of a block of the library.
+#: What a new word may be: an op (by form), an attribute value (None), or a library block.
 CHANGES = (*KINDS, None, "library")
 Grow = Callable[..., None]
 
 
 @pytest.fixture
 def grow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Grow]:
-    """Adds an op, or a block of the library, to format 1, with the word `fresh` unless others are given."""
+    """Return a function that adds words to format 1, `fresh` by default, as an op, an attribute value or a library block."""
 
     def add(kind: type[ops.Kind] | str | None = None, *words: str) -> None:
         _forget()
@@ -119,7 +119,7 @@ blocks:
   fresh: {parameters: {width: 4}, body: [conv: {channels: width, kernel: 1}]}
   user: {parameters: {shortcut: {default: fresh, type: block}}, body: [x: {block: shortcut}, y: {block: fresh, width: 8}]}
 """
-#: Specs in which `fresh` is a name.
+#: Specs that use `fresh` as a name.
 SPECS: dict[str, str] = {
     # a block of the spec
     "block": f"{OWN}network: [x: {{block: fresh, width: 8}}, y: fresh, user: {{block: user}}]",
@@ -159,13 +159,13 @@ network: [a: {block: user}, b: {block: choice, size: fresh}]""",
     "set of a row": f"{UNIT}  - x: [fresh: relu]\n  - fresh: [a: norm]\nset: {{x.fresh: tanh, fresh.a.eps: 0.5}}",
     "set of a use": f"{UNIT}  - fresh: {{block: unit}}\nset: {{fresh.width: 2}}",
 }  # fmt: skip
-#: Specs that are refused, in which `fresh` is a name too.
+#: Invalid specs that use `fresh` as a name.
 REFUSED: dict[str, str] = {
     "unknown argument": f"{OWN}network: [x: {{block: fresh, with: 8}}]",
     "block as a step's name": f"{OWN}network: [x: {{fresh: {{width: 8}}}}]",
     "argument of another type": f"{OWN}network: [x: {{block: user, shortcut: frsh}}, y: {{block: fresh, width: 0.5}}]",
     "defaults of a block": f"{OWN}defaults: {{fresh: {{times: 3}}}}\nnetwork: [x: fresh]",
-    "defaults that are no mapping": f"{OWN}defaults: {{fresh: 3}}\nnetwork: [x: fresh]",
+    "defaults that are not a mapping": f"{OWN}defaults: {{fresh: 3}}\nnetwork: [x: fresh]",
     "unused": f"{OWN}defaults: {{fresh: {{width: 3}}}}\nnetwork: [relu]",
     "inside a step": f"{UNIT}  - fresh: {{conv: {{channels: 2, kernel: 2}}}}\n  - x: {{fresh: [conv: {{kernel: 1}}]}}",
     "twice": f"{UNIT}  - fresh: relu\n  - fresh: norm",
@@ -177,14 +177,14 @@ network: [x: {block: user}]""",
 
 
 def network(text: str, folder: Path, *settings: str) -> Network:
-    """The network of a spec."""
+    """Return the network of a spec."""
     path = folder / "spec.yaml"
     path.write_text(HEAD + text, "utf-8")
     return elaborate(load(path, settings))
 
 
 def refused(text: str, folder: Path) -> list[str]:
-    """The messages of a spec that is wrong."""
+    """Return the messages of an invalid spec."""
     with pytest.raises(SpecError) as caught:
         network(text, folder)
     return [f"{d.place} {d.code} {d.message} {d.help} {d.notes}" for d in caught.value.diagnostics]
@@ -192,7 +192,7 @@ def refused(text: str, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_specs_keep_their_meaning(kind: type[ops.Kind] | str | None, grow: Grow, tmp_path: Path) -> None:
-    """The tree, its canonical text and its hash; and the canonical text keeps them too."""
+    """The tree, canonical text and hash of every spec are unchanged, also those of the canonical text."""
     before = {name: network(text, tmp_path) for name, text in SPECS.items()}
     grow(kind)
     for name, expected in before.items():
@@ -206,7 +206,7 @@ def test_specs_keep_their_meaning(kind: type[ops.Kind] | str | None, grow: Grow,
 @pytest.mark.parametrize("kind", CHANGES)
 @pytest.mark.parametrize("name", ["googlenet", "densenet121", "wrn18_2_imagenet", "drn_d_22", "resnext50_32x4d"])
 def test_the_zoo_keeps_its_meaning(name: str, kind: type[ops.Kind] | str | None, grow: Grow) -> None:
-    """The same where every key of a spec and of its blocks is the word of a later op."""
+    """The tree and text of a zoo network are unchanged if every key of its spec and blocks becomes a later word."""
     expected = elaborate(load(name))
     keys = set(re.findall(r"([A-Za-z_]\w*):", expected.text))
     grow(kind, *(keys - ops.WORDS.keys() - RESERVED - library.blocks().keys()))
@@ -216,8 +216,8 @@ def test_the_zoo_keeps_its_meaning(name: str, kind: type[ops.Kind] | str | None,
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_messages_keep_their_words(kind: type[ops.Kind] | str | None, grow: Grow, tmp_path: Path) -> None:
-    """A mistake in a spec is reported as before."""
+def test_messages_are_unchanged(kind: type[ops.Kind] | str | None, grow: Grow, tmp_path: Path) -> None:
+    """The messages of every invalid spec are unchanged."""
     before = {name: refused(text, tmp_path) for name, text in REFUSED.items()}
     grow(kind)
     assert {name: refused(text, tmp_path) for name, text in REFUSED.items()} == before
@@ -225,7 +225,7 @@ def test_messages_keep_their_words(kind: type[ops.Kind] | str | None, grow: Grow
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_blocks_of_bases_and_settings(kind: type[ops.Kind] | str | None, grow: Grow, tmp_path: Path) -> None:
-    """A block of a base is the spec's own; `--set` addresses blocks, steps and defaults by the word."""
+    """Blocks inherited from a base, and paths of `--set` with the word, keep their meaning."""
     (tmp_path / "base.yaml").write_text(HEAD + OWN + "network: [fresh: fresh, x: [fresh]]\nset: {fresh.width: 3}")
     child = "rescompile: 1\nname: a\nextends: base.yaml\n"
     changes = [
@@ -247,11 +247,11 @@ def test_blocks_of_bases_and_settings(kind: type[ops.Kind] | str | None, grow: G
 
 
 def kinds(found: Network) -> list[ops.Kind]:
-    """The ops of a network, without convolutions."""
+    """Return the ops of a network, without convolutions."""
     return [node.kind for _, node in walk(found.root) if isinstance(node, Op) and not isinstance(node.kind, ops.Conv)]
 
 
-#: Rows with the op, by the kind of op.
+#: Rows that use the new op, by its form, with the resulting op.
 ROWS: dict[type[ops.Kind], dict[str, ops.Kind]] = {
     Plain: {"fresh": Plain(), "fresh: {when: k > 1}": Plain(), "fresh: {}": Plain(), "x: {fresh: {when: true}}": Plain()},
     Count: {
@@ -267,8 +267,8 @@ ROWS: dict[type[ops.Kind], dict[str, ops.Kind]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_op_itself(kind: type[ops.Kind], grow: Grow, tmp_path: Path) -> None:
-    """Where the spec has no such name, the word is the op, in rows, in blocks, in defaults and in `--set`."""
+def test_the_new_op_can_be_used(kind: type[ops.Kind], grow: Grow, tmp_path: Path) -> None:
+    """If the spec does not use the word as a name, it is the op, in rows, blocks, defaults and `--set`."""
     grow(kind)
     for row, expected in ROWS[kind].items():
         rows = f"[{row}]" if "{" in row or ":" not in row else f"[{{{row}}}]"
@@ -287,7 +287,7 @@ def test_the_op_itself(kind: type[ops.Kind], grow: Grow, tmp_path: Path) -> None
 
 
 def test_mistakes_with_a_later_op(grow: Grow, tmp_path: Path) -> None:
-    """A value that is neither a step nor that of the op is reported as the likelier of the two."""
+    """A value that is neither a valid step nor a valid value of the op is reported as the likelier of the two."""
     grow(Count)
     for row, code, message in (
         ("fresh: {tiems: 2}", "E0402", "fresh has no attribute 'tiems'"),
@@ -300,8 +300,8 @@ def test_mistakes_with_a_later_op(grow: Grow, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_json_schema_takes_both(kind: type[ops.Kind], grow: Grow) -> None:
-    """An editor marks neither the op nor the step."""
+def test_the_json_schema_accepts_both_uses(kind: type[ops.Kind], grow: Grow) -> None:
+    """The JSON Schema accepts the word both as an op and as a name."""
     import yaml
 
     grow(kind)
@@ -314,8 +314,8 @@ def test_json_schema_takes_both(kind: type[ops.Kind], grow: Grow) -> None:
 # --- words of values --------------------------------------------------------------------------------------------------
 
 
-def test_words_of_the_first_release() -> None:
-    """Each new word is in `ops.LATER`, so that it breaks no spec."""
+def test_new_words_are_listed_as_later() -> None:
+    """Every word since the first release is in `ops.LATER`, so that no spec changes its meaning."""
     assert ops.WORDS.keys() - ops.LATER == FIRST_OPS
     taken = {word for op in ops.WORDS for facts in ops.attributes(op).values() for word in facts.words}
     assert taken - ops.LATER == FIRST_WORDS
@@ -326,7 +326,7 @@ def test_words_of_the_first_release() -> None:
 @pytest.mark.parametrize("word", ["identity", "flatten", "global_avgpool"])
 @pytest.mark.parametrize("step", ["norm", "{conv: {channels: 4, kernel: 1}}", "[norm, relu]", "{block: unit}", "unit"])
 def test_an_op_without_attributes_names_a_step(word: str, step: str, tmp_path: Path) -> None:
-    """As timm's RepVGG calls the norm of a path `identity`: the step is what another name would give."""
+    """The word of an op without attributes can name a step, as in timm's RepVGG, where `identity` names a norm."""
     text = "blocks: {unit: {body: [b: norm]}}\nnetwork: [x: [NAME: STEP, NAME2: identity]]".replace("STEP", step)
     named, other = (network(text.replace("NAME", name), tmp_path) for name in (word, "other"))
     paths = [path.replace("other", word) for path, _ in walk(other.root)]
@@ -335,8 +335,8 @@ def test_an_op_without_attributes_names_a_step(word: str, step: str, tmp_path: P
 
 
 @pytest.mark.parametrize("value", ["{when: 1 > 2}", "{of: 3}", "3", "true", "{kind: batch}"])
-def test_what_is_no_step_is_no_name(value: str, tmp_path: Path) -> None:
-    """`when` is still one of the op, and other values are mistakes of an op that takes no attributes."""
+def test_such_a_word_with_other_values_is_the_op(value: str, tmp_path: Path) -> None:
+    """With `when` the word is still the op, and other values are errors of an op without attributes."""
     text = f"network: [norm, identity: {value}]"
     if "when" in value:
         assert len(list(walk(network(text, tmp_path).root))) == len(
@@ -347,8 +347,8 @@ def test_what_is_no_step_is_no_name(value: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", sorted({*FIRST_WORDS, "first", "rest", "each", "floor", "map", "size", "channels"}))
-def test_a_word_of_a_value_is_a_name_elsewhere(word: str, tmp_path: Path) -> None:
-    """As a parameter, a let, a step and a block it means the same as any other name."""
+def test_words_of_values_can_be_names(word: str, tmp_path: Path) -> None:
+    """As a parameter, let, step or block, such a word means the same as any other name."""
     text = """
 parameters: {NAME: 2}
 defaults: {conv: {kernel: NAME - 1}}
@@ -378,7 +378,7 @@ set: {row.NAME: NAME, STEP.channels: NAME + 1}
 
 
 def test_a_later_word_of_an_attribute(grow: Grow, tmp_path: Path) -> None:
-    """A name in scope wins over it; over a word of the first release, which no spec could use as a name, neither does."""
+    """A name in scope takes precedence over a later word of an attribute; with a word of the first release it is ambiguous."""
     text = "parameters: {reflect: 1}\nnetwork: [conv: {channels: 2, kernel: 3, padding: reflect}]"
     before = network(text, tmp_path)
     facts = ops.attributes("conv")
@@ -396,7 +396,7 @@ def test_a_later_word_of_an_attribute(grow: Grow, tmp_path: Path) -> None:
 
 
 def test_a_later_block_of_the_library(grow: Grow, tmp_path: Path) -> None:
-    """A spec may use it as any other; its canonical text then contains it, and gives the same network."""
+    """A spec that uses a later library block contains it in its canonical text, which gives the same network."""
     grow("library")
     text = "network: [x: {block: fresh, channels: 8, stride: 2}, {if: in_channels < 8, then: {block: fresh, channels: 9, stride: 1}}]"
     found = network(text, tmp_path)

@@ -1,4 +1,4 @@
-"""Parameters that library blocks gained later: a spec that sets none never sees them, in any text or name."""
+"""Parameters added to library blocks later do not appear in specs that do not set them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Made = Callable[[str], Network]
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
-    """Elaborates the text of a spec without its head."""
+    """Return a function that elaborates a spec, given without its head."""
 
     def elaborated(text: str) -> Network:
         path = tmp_path / "spec.yaml"
@@ -31,13 +31,13 @@ def made(tmp_path: Path) -> Made:
 
 
 def row(word: str, more: str = "") -> str:
-    """A network of one row."""
+    """Return the text of a network of one row."""
     return f"network:\n- layer1: {{block: {word}, depth: 2, width: 16, stride: 2{more}}}\n"
 
 
 @pytest.mark.parametrize(("word", "name"), PAIRS)
-def test_a_parameter_that_is_not_set_is_nowhere(word: str, name: str, made: Made) -> None:
-    """Neither in the block as it is read nor in the canonical text."""
+def test_an_unset_parameter_does_not_appear(word: str, name: str, made: Made) -> None:
+    """An unset parameter appears neither in the block as read nor in the canonical text."""
     block = str(plain(without_unset(word, library.block(word), lambda *_: False)))
     assert not [later for later in LATER[word] if later in block]
     assert name not in made(row(word)).text
@@ -45,7 +45,7 @@ def test_a_parameter_that_is_not_set_is_nowhere(word: str, name: str, made: Made
 
 @pytest.mark.parametrize(("word", "name"), PAIRS)
 def test_the_default_is_the_block_without_it(word: str, name: str, made: Made) -> None:
-    """Set to `identity`, it is in the text, and the network has the same parts; so `if` and `else` of a block agree."""
+    """A parameter set to `identity` appears in the text, and the network has the same parameters and shapes as without it."""
     without, with_default = made(row(word)), made(row(word, f", {name}: identity"))
     assert f"{name}: identity" in with_default.text
     assert list(parameters(with_default)) == list(parameters(without))
@@ -64,8 +64,8 @@ SQUEEZED = "blocks:\n  squeezed: {body: [gate: {conv: {channels: in_channels, ke
 
 
 @pytest.mark.parametrize("where", SETTINGS)
-def test_where_it_can_be_set(where: str, made: Made, tmp_path: Path) -> None:
-    """The canonical text has it, and gives the same network again."""
+def test_a_parameter_can_be_set_anywhere(where: str, made: Made, tmp_path: Path) -> None:
+    """Wherever a later parameter is set, it takes effect, and the canonical text gives the same network."""
     text = SETTINGS[where]
     text = SQUEEZED + text.removeprefix("blocks:\n") if text.startswith("blocks:") else SQUEEZED + text
     network = made(text)
@@ -77,15 +77,15 @@ def test_where_it_can_be_set(where: str, made: Made, tmp_path: Path) -> None:
 
 
 def test_another_block_may_have_a_parameter_of_the_name(made: Made) -> None:
-    """Uses of a block of the spec do not make the library's blocks longer."""
-    own = "blocks:\n  basic2: {parameters: {attention: int}, body: [c: {conv: {channels: attention, kernel: 1}}]}\n"
+    """A parameter of the same name in a block of the spec does not add the later ones to library blocks."""
+    blocks = "blocks:\n  basic2: {parameters: {attention: int}, body: [c: {conv: {channels: attention, kernel: 1}}]}\n"
     both = "network:\n- layer1: {block: basic, depth: 1, width: 16}\n- layer2: {block: basic2, attention: 4}\n"
-    assert "antialias" not in (text := made(own + both).text)
+    assert "antialias" not in (text := made(blocks + both).text)
     assert text.count("attention") == 3  # the parameter, its mention and its value
 
 
 def test_a_place_without_a_stride_has_no_filter(made: Made) -> None:
-    """Only the first copy of a strided row is filtered, in place of the stride of its convolution."""
+    """Only the first copy of a strided row has an anti-aliasing filter."""
     network = made("defaults: {bottleneck: {antialias: blurpool}}\n" + row("bottleneck"))
     strides = [line for line in network.text.splitlines() if "kind: reflect" in line]
     assert len(strides) == 1

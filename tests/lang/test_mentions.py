@@ -1,4 +1,4 @@
-"""The names that values and steps mention are those of their expressions, never pieces of their text."""
+"""The names mentioned by values and steps are those in their expressions, not substrings of their text."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ network:
 
 
 def spec(folder: Path) -> Spec:
-    """The spec of TEXT."""
+    """Return the spec of TEXT."""
     path = folder / "net.yaml"
     path.write_text(TEXT)
     return rescompile.load(path)
 
 
-def test_of_steps(tmp_path: Path) -> None:
-    """Expressions count wherever they stand: in names, conditions, branches, copies and attributes."""
+def test_mentions_of_steps(tmp_path: Path) -> None:
+    """Names are found in all expressions: in step names, conditions, branches, copies and attributes."""
     found = {word: set(mentions(block.body)) for word, block in spec(tmp_path).blocks.items()}
     assert not found["plain"] & {"index", "depth"}
     assert "index" in found["named"]
@@ -47,7 +47,7 @@ def test_of_steps(tmp_path: Path) -> None:
 
 
 def test_a_value_per_copy_depends_on_the_copy(tmp_path: Path) -> None:
-    """It mentions no name, yet copies differ by it."""
+    """A list of values per copy counts as a mention of `index`."""
     path = tmp_path / "net.yaml"
     path.write_text(
         TEXT.replace("layer1: {block: basic, depth: 2}", "layer1: {block: basic, depth: 2, stride: {each: [1, 2]}}")
@@ -56,7 +56,7 @@ def test_a_value_per_copy_depends_on_the_copy(tmp_path: Path) -> None:
     assert set(mentions(row.arguments)) == {"index"}
 
 
-def test_parameters_that_stay_open(tmp_path: Path) -> None:
-    """A parameter that another one mentions is closed; one that shares its name with a key of `defaults` is not."""
+def test_recorded_parameters(tmp_path: Path) -> None:
+    """A parameter used only by another one is not recorded; one whose name is also a key of `defaults` is."""
     network = rescompile.elaborate(spec(tmp_path))
     assert dict(network.parameters) == {"width": 8, "half": 2}

@@ -1,4 +1,4 @@
-"""`**` in expressions: its values and binding are Python's, within the limits of the language."""
+"""`**` in expressions has the values and precedence of Python, within the limits of the language."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rescompile.ir.network import parameters
     ],
 )  # fmt: skip
 def test_values(text: str) -> None:
-    """Python's own evaluation is the oracle; integers stay integers."""
+    """Values and types equal those of Python."""
     names = {"n": 39, "m": 3}
-    found, wanted = parse(text).evaluate(names), eval(text, {}, names)
-    assert (found, type(found)) == (wanted, type(wanted))
+    found, expected = parse(text).evaluate(names), eval(text, {}, names)
+    assert (found, type(found)) == (expected, type(expected))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_values(text: str) -> None:
     ],
 )
 def test_refused(text: str, message: str) -> None:
-    """Nothing is computed that could be large."""
+    """Undefined and too large powers are refused, the latter without computing them."""
     with pytest.raises(ExpressionError) as caught:
         parse(text).evaluate({})
     caught.match(message)
@@ -65,7 +65,7 @@ network:
 
 
 def test_source(tmp_path: Path) -> None:
-    """A file computes the same powers, in the form that a formatter leaves alone."""
+    """Generated source contains the powers as formatted code and gives the same parameters."""
     path = tmp_path / "powers.yaml"
     path.write_text(POWERS)
     network = elaborate(load(path))

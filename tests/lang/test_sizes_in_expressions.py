@@ -1,4 +1,4 @@
-"""`height` and `width` in expressions: the map where the expression stands, unless a name of the spec hides them."""
+"""`height` and `width` in expressions are the size of the current map, unless a name of the spec shadows them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ HEAD = "rescompile: 1\nname: a\ninput: [4, 12, 16]\n"
 
 
 def network(text: str, folder: Path, *settings: str) -> Network:
-    """The network of a spec."""
+    """Return the network of a spec."""
     (folder / "spec.yaml").write_text(HEAD + text, "utf-8")
     return elaborate(load(folder / "spec.yaml", settings))
 
 
 def factors(found: Network) -> list[ops.Size]:
-    """The factors by which a network upsamples, which its specs here compute from sizes."""
+    """Return the upsampling factors of a network, which the specs here compute from sizes."""
     return [
         node.kind.factor for _, node in walk(found.root) if isinstance(node, Op) and isinstance(node.kind, ops.Upsample)
     ]
 
 
-#: Where sizes are known: a spec, and the factors that it means.
+#: By case: a spec and its upsampling factors.
 SPECS: dict[str, tuple[str, list[ops.Size]]] = {
     "row": ("network: [upsample: height, maxpool: {kernel: 12}, x: {upsample: [width // 16, height]}]", [(12, 12), (1, 12)]),
     "condition": ("network: [{if: height < width, then: {upsample: 2}}, {upsample: {factor: 3, when: height == 12}}]", [(2, 2)]),
@@ -58,13 +58,13 @@ SPECS: dict[str, tuple[str, list[ops.Size]]] = {
 
 @pytest.mark.parametrize("case", SPECS)
 def test_values(case: str, tmp_path: Path) -> None:
-    """The size is that of the map where the expression stands; in defaults and lets, that of the step or block."""
+    """Sizes are those of the map at the expression; in defaults and lets, those at the step or block."""
     text, expected = SPECS[case]
     assert factors(network(text, tmp_path)) == expected
 
 
-def test_another_input_is_another_size(tmp_path: Path) -> None:
-    """`--set input` gives the network of that size, under another hash."""
+def test_sizes_follow_the_input(tmp_path: Path) -> None:
+    """Sizes follow `--set input`, and the hash differs."""
     text = "network: [global_avgpool, upsample: [2, 2]]\nblocks: {b: {let: {h: height}, body: [global_avgpool, {upsample: h}]}}"
     text = text.replace("network: [global_avgpool, upsample: [2, 2]]", "network: [b: {block: b}]")
     small, large = network(text, tmp_path), network(text, tmp_path, "input=[4, 20, 8]")
@@ -82,7 +82,7 @@ def test_another_input_is_another_size(tmp_path: Path) -> None:
     ],
 )
 def test_refused(text: str, code: str, column: str, tmp_path: Path) -> None:
-    """Vectors have no such size, and the network's parameters stand nowhere."""
+    """Sizes are refused on vectors, and in the network's parameters, which are evaluated outside any map."""
     with pytest.raises(SpecError) as caught:
         network(text, tmp_path)
     (problem,) = caught.value.diagnostics
@@ -101,7 +101,7 @@ def test_refused(text: str, code: str, column: str, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_dynamic_sizes(text: str, fixed: list[str], tmp_path: Path) -> None:
-    """An axis from which a value was computed is refused with its place; the other stays free."""
+    """An axis from which a value was computed cannot be dynamic, and the error has its location; the other axis can."""
     made = network(text, tmp_path)
     for axis in ("height", "width"):
         if axis not in fixed:
@@ -116,7 +116,7 @@ def test_dynamic_sizes(text: str, fixed: list[str], tmp_path: Path) -> None:
 
 
 def test_round(tmp_path: Path) -> None:
-    """Halves become even, of negative numbers too; a parameter may still be called `round`."""
+    """`round` rounds halves to even, and a parameter may still be called `round`."""
     values = {
         "round(2.5)": 2,
         "round(3.5)": 4,

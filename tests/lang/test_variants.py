@@ -1,7 +1,7 @@
-"""What variants of networks are made of, against torch's own functions: activations, group norm, upsampling, a U-Net.
+"""Activations, group norm, upsampling and a U-Net agree with torch's functions.
 
-Every ONNX opset, whatever ONNX Runtime makes of the graph and the graph as written; the oracle is torch in float64, and the
-bound what torch itself is off by in float32.
+ONNX files are run in every opset, with and without graph optimisation. The reference is torch in float64, and the bound is a
+multiple of the error of torch in float32.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from references.unet import unet
 
 Array = NDArray[Any]
 OPSETS = range(17, 22)
-#: An output is at most so many times as far from float64 as torch's own in float32, or as rounding once is.
+#: The bound of an error: this multiple of the error of torch in float32, but at least the floor.
 TIMES, FLOOR = 3, 2e-7
 
-#: An op as a spec says it, and as torch does.
+#: By name: the step of a spec, and the function of torch.
 FUNCTIONS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "elu": ("elu", F.elu),
     "elu_small": ({"elu": {"alpha": 0.3}}, lambda x: F.elu(x, 0.3)),
@@ -62,29 +62,29 @@ FUNCTIONS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 
 
 def elaborated(document: dict[str, Any] | str, folder: Path, *settings: str) -> Network:
-    """The network of a spec."""
+    """Return the network of a spec."""
     path = folder / "spec.yaml"
     path.write_text(document if isinstance(document, str) else written(document), "utf-8")
     return rescompile.elaborate(rescompile.load(path, settings))
 
 
-def off(found: Any, exact: Any) -> float:
-    """The relative RMS error."""
+def relative_error(found: Any, exact: Any) -> float:
+    """Return the relative root mean square error."""
     difference = np.asarray(found, np.float64) - np.asarray(exact)
     return float(np.sqrt(np.mean(difference**2)) / np.sqrt(np.mean(np.asarray(exact) ** 2)))
 
 
-def hold(found: Array, function: Callable[[Any], Any], x: Array) -> None:
-    """Hold an output to a function of torch."""
+def assert_agrees(found: Array, function: Callable[[Any], Any], x: Array) -> None:
+    """Assert that an output agrees with a function of torch."""
     exact, plain = function(torch.from_numpy(x).double()), function(torch.from_numpy(x))
     assert found.shape == tuple(exact.shape)
-    assert off(found, exact) <= max(TIMES * off(plain, exact), FLOOR)
+    assert relative_error(found, exact) <= max(TIMES * relative_error(plain, exact), FLOOR)
 
 
 @pytest.mark.parametrize("optimised", [True, False])
 @pytest.mark.parametrize("opset", OPSETS)
 def test_functions_of_torch(opset: int, optimised: bool, tmp_path: Path) -> None:
-    """Every op in every opset, on several batches of an uneven map, for values small and large."""
+    """Every op agrees with torch in every opset, on several batches."""
     sides = [
         {f"its_{name}": {"side": {"body": step, "output": f"{name}_", "mode": "always"}}}
         for name, (step, _) in FUNCTIONS.items()
@@ -97,12 +97,12 @@ def test_functions_of_torch(opset: int, optimised: bool, tmp_path: Path) -> None
         x = np.random.default_rng(batch).normal(0.5, 3, (batch, 6, 5, 7)).astype(np.float32)
         outputs = ran(model, {"input": x}, optimised)
         for name, (_, function) in FUNCTIONS.items():
-            hold(outputs[f"{name}_"], function, x)
+            assert_agrees(outputs[f"{name}_"], function, x)
 
 
 @pytest.mark.parametrize("factor", range(1, 33))
 def test_nearest_is_exact(factor: int) -> None:
-    """The nearest position is found without rounding, by torch too, for every factor that the language takes."""
+    """Nearest upsampling in torch repeats values exactly for every factor that the language accepts."""
     x = torch.arange(300.0).reshape(1, 1, 1, 300)
     found = F.interpolate(x, scale_factor=(1.0, float(factor)), mode="nearest")
     assert torch.equal(found, x.repeat_interleave(factor, 3))
@@ -112,17 +112,17 @@ def test_nearest_is_exact(factor: int) -> None:
 
 @pytest.mark.parametrize("groups", [2, 6])
 def test_group_norm_of_a_large_map(groups: int, tmp_path: Path) -> None:
-    """A sum of so many values in one go, as ONNX Runtime adds up an instance, would be far past the bound."""
+    """Group norm of a large map is accurate, although ONNX Runtime sums an instance naively."""
     size = [6, 420, 400]
     rows = [{"norm": {"kind": "group", "groups": groups}}]
     network = elaborated({"rescompile": 1, "name": "large", "input": size, "network": rows}, tmp_path)
     x = np.random.default_rng(0).standard_normal((2, *size)).astype(np.float32)
     model = rescompile.build(network, "onnx", draw(network, 0)).to_bytes()
-    hold(ran(model, {"input": x})["logits"], lambda x: F.group_norm(x, groups), x)
+    assert_agrees(ran(model, {"input": x})["logits"], lambda x: F.group_norm(x, groups), x)
 
 
-def test_defaults_reach_into_blocks_of_the_library(tmp_path: Path) -> None:
-    """One line makes another network of one of the zoo: no statistics are left, and scales begin at 1, or at 0 if asked."""
+def test_defaults_apply_to_library_blocks(tmp_path: Path) -> None:
+    """`defaults` replace all norms and activations of a zoo network; group norms have no statistics, scales of 1 and shifts of 0."""
     text = "rescompile: 1\nname: gn\nextends: resnet18\ndefaults: {norm: {kind: group, groups: 4}, act: {kind: gelu}}\n"
     network = elaborated(text, tmp_path, "input=[3,32,32]")
     batch = rescompile.elaborate(rescompile.load("resnet18"))
@@ -142,14 +142,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "unet.md"
 
 @pytest.fixture
 def network(tmp_path: Path) -> Network:
-    """The network that the documentation shows, with a map that is not square."""
+    """Return the U-Net of the documentation, with an input that is not square."""
     found = re.search(r"```yaml file: unet.yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert found is not None
     return elaborated(found[1], tmp_path, "input=[3,20,28]")
 
 
 def random_weights(network: Network) -> dict[str, Array]:
-    """Weights that hide nothing: scales of both signs, shifts of their own."""
+    """Return random weights with scales and shifts of both signs."""
     rng = np.random.default_rng(3)
     drawn = draw(network, 0)
     weights: dict[str, Array] = {}
@@ -161,45 +161,45 @@ def random_weights(network: Network) -> dict[str, Array]:
     return weights
 
 
-def test_unet_is_the_plain_one(network: Network) -> None:
-    """In every target, against the same network as plain calls of torch's functions."""
+def test_the_unet_agrees_with_torch(network: Network) -> None:
+    """Every target agrees with the same network written as calls of torch's functions."""
     weights = random_weights(network)
-    own = {name: torch.from_numpy(value) for name, value in weights.items()}
-    double = {name: value.double() for name, value in own.items()}
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+    double = {name: value.double() for name, value in tensors.items()}
 
     def function(x: Any) -> Any:
-        return unet(x, double if x.dtype == torch.float64 else own)
+        return unet(x, double if x.dtype == torch.float64 else tensors)
 
     x = np.random.default_rng(1).standard_normal((3, 3, 20, 28)).astype(np.float32)
     for opset in (OPSETS[0], OPSETS[-1]):
         for passes in ({}, {"fold_batchnorm": True}):
             model = rescompile.build(network, "onnx", weights, opset=opset, **passes).to_bytes()
-            hold(ran(model, {"input": x})["logits"], function, x)
+            assert_agrees(ran(model, {"input": x})["logits"], function, x)
     module = rescompile.build(network, "torch", weights).module  # type: ignore[attr-defined]
     with torch.no_grad():
-        hold(module(torch.from_numpy(x)).numpy(), function, x)
+        assert_agrees(module(torch.from_numpy(x)).numpy(), function, x)
         exact, found = function(torch.from_numpy(x).double()), module.double()(torch.from_numpy(x).double())
-    assert off(found, exact) < 1e-13
+    assert relative_error(found, exact) < 1e-13
 
 
-def test_unet_trains_as_the_plain_one(network: Network) -> None:
-    """Gradients of every weight: in training mode nothing is overwritten that backward still needs."""
+def test_gradients_of_the_unet_agree_with_torch(network: Network) -> None:
+    """The gradient of every weight equals that of torch's functions: no in-place op overwrites a value needed for backward."""
     weights = random_weights(network)
     module = rescompile.build(network, "torch", weights).module.double().train()  # type: ignore[attr-defined]
-    own = {name: torch.from_numpy(value).double().requires_grad_() for name, value in weights.items()}
+    tensors = {name: torch.from_numpy(value).double().requires_grad_() for name, value in weights.items()}
     x = torch.from_numpy(np.random.default_rng(1).standard_normal((2, 3, 20, 28)))
-    ours, theirs = module(x), unet(x, own)
+    ours, theirs = module(x), unet(x, tensors)
     for output in (ours, theirs):
         (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)).sum().backward()
-    largest = max(float(value.grad.abs().max()) for value in own.values())
+    largest = max(float(value.grad.abs().max()) for value in tensors.values())
     assert largest > 0
     for name, parameter in module.named_parameters():
-        torch.testing.assert_close(parameter.grad, own[name].grad, rtol=0, atol=1e-12 * largest)
+        torch.testing.assert_close(parameter.grad, tensors[name].grad, rtol=0, atol=1e-12 * largest)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ops.ACTIVATIONS if kind != "prelu"])  # which has a weight
 def test_gradients_of_activations(kind: str, tmp_path: Path) -> None:
-    """Behind a convolution, where an activation may work in place, as torch's own function elsewhere."""
+    """The gradient through an activation after a convolution, where it may be in place, equals that of torch's function."""
     rows = [{"conv1": {"conv": {"channels": 4, "kernel": 1}}}, {"act": kind}]
     network = elaborated({"rescompile": 1, "name": "act", "input": [3, 6, 5], "network": rows}, tmp_path)
     weights = {"conv1.weight": 3 * draw(network, 0)["conv1.weight"]}
@@ -212,8 +212,8 @@ def test_gradients_of_activations(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(module.conv1.weight.grad, weight.grad, rtol=1e-12, atol=0)
 
 
-def test_unet_is_explained(network: Network) -> None:
-    """In words, and without a figure for what no figure fits: behind `upsample` positions do not see alike."""
+def test_the_unet_is_explained(network: Network) -> None:
+    """`explain` describes the U-Net, and reports no receptive field, which depends on the position after an upsampling."""
     found = explain(network, ["resnet18"])
     assert "group norm (8 groups), silu" in " ".join(text_report.lines(found, {}, 100))
     assert report(found, {})["last_map"] is None

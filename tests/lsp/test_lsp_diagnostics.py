@@ -29,14 +29,14 @@ network:
 
 @pytest.fixture(scope="module")
 def editor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
-    """A server for an empty folder."""
+    """Return an editor connected to a server for an empty folder."""
     with Editor(tmp_path_factory.mktemp("lsp")) as editor:
         yield editor
     assert editor.code == 0
 
 
 def test_several_mistakes_with_code_place_and_help(editor: Editor) -> None:
-    """An unsaved text with two mistakes has both, each at its place, with the remedy."""
+    """Both mistakes of an unsaved text are reported, with code, location and help."""
     text = GOOD.replace("width: 16", "widht: 16").replace("block: classifier", "block: clasifier")
     found = editor.open("two.yaml", text)
     assert [(each["code"], each["severity"], each["source"]) for each in found] == [
@@ -50,8 +50,8 @@ def test_several_mistakes_with_code_place_and_help(editor: Editor) -> None:
     assert not editor.change("two.yaml", GOOD)
 
 
-def test_a_mistake_inside_a_block_names_its_step(editor: Editor) -> None:
-    """A mistake met in a library block is at its cause, with the step of the block as a related place."""
+def test_a_mistake_inside_a_block_has_a_related_location(editor: Editor) -> None:
+    """A mistake that occurs in a library block is located at its cause, with the step of the block as a related location."""
     (found,) = editor.open("inside.yaml", GOOD.replace("block: basic", "block: bottleneck").replace(
         "width: 16}", "width: 16, base_width: 6}"))  # fmt: skip
     assert found["code"] == "E0304"
@@ -62,8 +62,8 @@ def test_a_mistake_inside_a_block_names_its_step(editor: Editor) -> None:
     assert "conv1" in library.blocks()["bottleneck"].read_text("utf-8").splitlines()[line]
 
 
-def test_what_came_first_is_a_related_place(editor: Editor) -> None:
-    """A key or a name that is given twice leads to the first one."""
+def test_the_first_of_two_definitions_is_a_related_location(editor: Editor) -> None:
+    """For a repeated key or name, the first one is a related location."""
     (found,) = editor.open("twice.yaml", GOOD.replace("layer2", "layer1"))
     assert found["code"] == "E0406"
     assert found["relatedInformation"][0]["location"]["range"]["start"]["line"] == 6
@@ -73,13 +73,13 @@ def test_what_came_first_is_a_related_place(editor: Editor) -> None:
 
 
 def test_expectations_are_checked(editor: Editor) -> None:
-    """A published figure that the network misses is a mistake here too."""
+    """Failed expectations are reported as diagnostics."""
     (found,) = editor.open("expect.yaml", GOOD + "expect: {parameters: 1}\n")
     assert found["code"] == "E0701"
 
 
-def test_columns_are_code_units(editor: Editor) -> None:
-    """A character outside the basic plane counts as two units of UTF-16 before a mistake on its line."""
+def test_columns_are_in_utf_16_code_units(editor: Editor) -> None:
+    """A character outside the basic multilingual plane counts as two columns."""
     text = GOOD.replace("- layer1: {depth: 2, width: 16}", '- layer1: {block: "𝐛asic", dpth: 1}')
     (found, *_) = editor.open("wide.yaml", text)
     line = text.split("\n")[6]
@@ -87,15 +87,15 @@ def test_columns_are_code_units(editor: Editor) -> None:
     assert found["range"]["start"] == {"line": 6, "character": units + 1}
 
 
-def test_other_yaml_is_left_alone(editor: Editor) -> None:
-    """A YAML file that is not a spec has no mistakes, unless the editor calls it a spec."""
+def test_other_yaml_files_are_not_checked(editor: Editor) -> None:
+    """A YAML file that is not a spec has no diagnostics, unless the editor declares it as a spec."""
     assert editor.open("compose.yaml", "services: {web: {image: nginx}}\n") == []
     assert editor.open("ci.yaml", "on: [push]\n", language="github-actions-workflow") == []
     assert [each["code"] for each in editor.open("new.yaml", "name: x\n", language="rescompile")] == ["E0108"]
 
 
 def test_a_base_is_read_from_the_editor(editor: Editor) -> None:
-    """A spec sees the unsaved text of its base, and is checked again when that changes; its mistakes are shown at `extends`."""
+    """A spec uses the unsaved text of its base and is checked again when that changes; mistakes in the base are shown at `extends`."""
     (editor.root / "base.yaml").write_text(GOOD)
     editor.open("base.yaml", GOOD)
     child = "rescompile: 1\nname: child\nextends: base.yaml\nset: {layer1.depth: 3}\n"
@@ -116,8 +116,8 @@ def test_a_base_is_read_from_the_editor(editor: Editor) -> None:
     assert editor.published("child.yaml") == []
 
 
-def test_hints_survive_a_broken_text(editor: Editor) -> None:
-    """Each row has its output and cost at the end of its line; while the text is broken, the last known ones move with it."""
+def test_hints_are_kept_while_the_text_is_invalid(editor: Editor) -> None:
+    """Each row has a hint with its output and cost; while the text is invalid, the last hints move with their lines."""
     assert not editor.open("hints.yaml", GOOD)
     before = editor.hints("hints.yaml")
     assert before == {
@@ -133,8 +133,8 @@ def test_hints_survive_a_broken_text(editor: Editor) -> None:
     assert editor.hints("hints.yaml") == before
 
 
-def test_what_set_changes_has_a_hint() -> None:
-    """A line of `set` that changes one row has the output and cost of this row; one that changes several has none."""
+def test_hints_of_set() -> None:
+    """A line of `set` that changes one row has the hint of this row; one that changes several has none."""
     head = "rescompile: 1\nname: x\nextends: resnet50\n"
     document = Document(
         "file:///nowhere/x.yaml", head + "set:\n  layer3.depth: 2\n  parameters.classes: 10\n  layer2.depth: 1\n"
@@ -146,17 +146,17 @@ def test_what_set_changes_has_a_hint() -> None:
     assert not hints(Document("file:///nowhere/x.yaml", head + "set: {layer3.depth: 2, layer2.depth: 1}\n"))
 
 
-def test_of_many_edits_the_last_counts(editor: Editor) -> None:
-    """A burst of edits ends with the diagnostics of the last one."""
+def test_diagnostics_follow_the_last_edit(editor: Editor) -> None:
+    """After a burst of edits, the diagnostics are those of the last one."""
     editor.open("burst.yaml", GOOD)
     for n in range(30):
         editor.edit("burst.yaml", GOOD.replace("depth: 2", f"depth: -{n}", 1))
     assert not editor.change("burst.yaml", GOOD)
 
 
-def test_large_specs_of_the_zoo_are_clean() -> None:
-    """The largest networks of the zoo have no mistakes and a hint for each of their rows (benchmarks/language_server.py has the
-    times)."""
+def test_large_specs_of_the_zoo_have_no_diagnostics() -> None:
+    """The largest networks of the zoo have no diagnostics, and hints unless they extend another (benchmarks/language_server.py
+    measures the times)."""
     for name in ("densenet264_k48", "densenet201", "stochastic_depth_1202", "resnet1001_cifar", "darknet_resnet152"):
         path = library.zoo()[name]
         text = path.read_text("utf-8")
@@ -165,7 +165,7 @@ def test_large_specs_of_the_zoo_are_clean() -> None:
         assert hints(document) or "extends" in text
 
 
-def test_a_folder_of_its_own_is_not_needed(tmp_path: Path) -> None:
-    """A text that was never saved has no file and is checked all the same."""
+def test_a_text_without_a_file_is_checked(tmp_path: Path) -> None:
+    """A text that was never saved is checked."""
     document = Document("untitled:Untitled-1", GOOD.replace("depth: 2", "depth: 0", 1))
     assert [each.code for each in problems(document)] == ["E0405"]

@@ -1,4 +1,4 @@
-"""An unfinished or hostile text never breaks a feature of the language server: each returns, whatever the text and position."""
+"""Every feature of the language server returns without an exception for unfinished or hostile texts, at any position."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rescompile.lsp.problems import problems
 from rescompile.lsp.renaming import CannotRename, prepared, rename
 
 BAD = Path(__file__).parent.parent / "lang" / "bad"
-#: What ends a text or is put into it.
+#: Strings that are inserted into a text.
 STRANGE = (
     "{",
     "[",
@@ -78,7 +78,7 @@ def at_a_position(document: Document, position: Position, documents: Documents) 
 
 
 def call_all(text: str, positions: list[int], before: str | None = None) -> None:
-    """Call every feature on a text, at some indices; `before` is an earlier text of the document."""
+    """Call every feature on a text at these indices; `before` is an earlier text of the document."""
     documents, uri = Documents(), "file:///nowhere/x.yaml"
     if before is not None:
         problems(documents.put(uri, before, "rescompile"))
@@ -88,8 +88,8 @@ def call_all(text: str, positions: list[int], before: str | None = None) -> None
         (features if n == 0 else at_a_position)(document, position, documents)
 
 
-def beginnings(name: str, step: int, first: int) -> Iterator[tuple[str, str]]:
-    """A text of the zoo, and each of its beginnings of a length."""
+def prefixes(name: str, step: int, first: int) -> Iterator[tuple[str, str]]:
+    """Yield a text of the zoo with prefixes of it, of lengths from `first` in steps of `step`."""
     text = library.zoo()[name].read_text("utf-8")
     for end in range(first, len(text), step):
         yield text, text[:end]
@@ -98,28 +98,28 @@ def beginnings(name: str, step: int, first: int) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("name", SAMPLE)
 @pytest.mark.slow_for("googlenet")
 def test_a_text_that_ends_anywhere(name: str) -> None:
-    """Every feature works where the text just ends, in the middle of a word or a bracket, as it does while one types."""
-    for whole, text in beginnings(name, 67, len(name)):
+    """Every feature works on a text that ends in the middle of a word or a bracket, as during typing."""
+    for whole, text in prefixes(name, 67, len(name)):
         call_all(text, [len(text), len(text) // 2], whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_text_that_ends_at_many_characters(name: str) -> None:
-    """The same at many more lengths, none of which the quick test has."""
-    for whole, text in beginnings(name, 11, len(name) % 11):
+    """Every feature works on a text that ends at one of many more positions."""
+    for whole, text in prefixes(name, 11, len(name) % 11):
         call_all(text, [len(text)], whole)
 
 
 @pytest.mark.parametrize("name", SAMPLE[:3])
 def test_every_position_of_a_text(name: str) -> None:
-    """Every feature works at every position of a text that is right."""
+    """Every feature works at positions throughout a valid text."""
     text = library.zoo()[name].read_text("utf-8")
     call_all(text, [*range(0, len(text) + 2, 7)])
 
 
-def test_something_strange_anywhere() -> None:
-    """Every feature works with characters and signs in places where they mean something else or nothing."""
+def test_strange_insertions() -> None:
+    """Every feature works with strange characters and YAML syntax inserted at random positions."""
     choose = random.Random(0)
     text = library.zoo()["resnet50"].read_text("utf-8")
     for strange in STRANGE * 2:
@@ -128,7 +128,7 @@ def test_something_strange_anywhere() -> None:
 
 
 def test_wrong_specs() -> None:
-    """Every feature works in the wrong specs of tests/lang/bad."""
+    """Every feature works on the invalid specs of tests/lang/bad."""
     for path in sorted(BAD.glob("*.yaml"))[::4]:
         text = path.read_bytes()[:20_000].decode("utf-8", "replace")
         call_all(text, [len(text) // 2, len(text) // 3, len(text)])
@@ -136,15 +136,15 @@ def test_wrong_specs() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_mutated_specs(seed: int) -> None:
-    """Every feature works in mutated texts of the zoo and the library, at random positions."""
+    """Every feature works on mutated texts of the zoo and the library, at random positions."""
     text = mutant(seed).text[:20_000]
     choose = random.Random(seed)
     call_all(text, [choose.randrange(len(text) + 1) for _ in range(4)])
 
 
 @pytest.mark.process
-def test_the_server_goes_on(tmp_path: Path) -> None:
-    """After texts that cannot be read and positions that are not there, the server answers as before."""
+def test_the_server_continues_after_invalid_texts(tmp_path: Path) -> None:
+    """After invalid texts and positions outside the text, the server still answers correctly."""
     text = library.zoo()["resnet50"].read_text("utf-8")
     with Editor(tmp_path) as editor:
         editor.open("x.yaml", text)

@@ -1,4 +1,4 @@
-"""The language server's hovers and completions: over the protocol, and as functions of a text with a cursor in it."""
+"""The language server's hovers and completions, over the protocol and as functions of a text with a cursor."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ network:
 """
 
 
-def under(text: str, mark: str = "|") -> str:
-    """The hover at the mark in a text, as Markdown."""
+def hovered(text: str, mark: str = "|") -> str:
+    """Return the hover at the mark in a text, as Markdown."""
     at = text.index(mark)
     document = Document("file:///nowhere/x.yaml", text.replace(mark, "", 1))
     found = hover(document, document.lines.position(at))
@@ -48,7 +48,7 @@ def under(text: str, mark: str = "|") -> str:
 
 
 def offered(text: str) -> dict[str, CompletionItem]:
-    """What is offered at the mark in a text, by label."""
+    """Return the completions at the mark in a text, by label."""
     at = text.index("|")
     document = Document("file:///nowhere/x.yaml", text.replace("|", "", 1))
     return {item.label: item for item in completion(document, document.lines.position(at))}
@@ -79,20 +79,20 @@ def offered(text: str) -> dict[str, CompletionItem]:
     ],
 )  # fmt: skip
 def test_hover(text: str, expected: list[str]) -> None:
-    """A hover has the documentation of what is under the cursor, and its values and shapes in this network."""
-    found = under(text)
+    """A hover contains the documentation of the word at the cursor, and its values and shapes in this network."""
+    found = hovered(text)
     assert [part for part in expected if part not in found] == [], found
 
 
-def test_hover_above_a_broken_line() -> None:
-    """Above a line that is not YAML, hovers still work."""
-    assert "Repeat" not in under(BLOCK.replace("net|work", "network") + "|")
+def test_hover_above_an_invalid_line() -> None:
+    """Hovers work above a line that is not valid YAML."""
+    assert hovered(BLOCK + "|") == ""
     broken = BLOCK.replace("    description: a", "    descrip|tion: a") + "  - c: {block: [\n"
-    assert "One line about the block" in under(broken)
+    assert "One line about the block" in hovered(broken)
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted", "not_wanted"),
+    ("text", "included", "excluded"),
     [
         (HEAD + "netw|", ["network", "survival"], ["input", "conv"]),
         (HEAD + "network:\n  - cif|\n", ["cifar_stem", "conv", "relu", "residual"], ["network"]),
@@ -126,14 +126,14 @@ def test_hover_above_a_broken_line() -> None:
         ("services: {web: {im|}}", [], ["conv", "name"]),
     ],
 )
-def test_completion(text: str, wanted: list[str], not_wanted: list[str]) -> None:
-    """What may stand at the cursor is offered, and nothing else."""
+def test_completion(text: str, included: list[str], excluded: list[str]) -> None:
+    """Valid words at the cursor are offered, and others are not."""
     found = offered(text)
-    assert ([word for word in wanted if word not in found], [word for word in not_wanted if word in found]) == ([], [])
+    assert ([word for word in included if word not in found], [word for word in excluded if word in found]) == ([], [])
 
 
-def test_a_key_brings_its_colon() -> None:
-    """A key is written with its colon, unless one is there; a path replaces what was typed of it."""
+def test_text_edits_of_completions() -> None:
+    """A key is inserted with its colon unless there is one, and a path replaces its typed beginning."""
     item = offered(HEAD + "network:\n  - l: {depth: 3, wi|\n")["width"]
     assert item.text_edit.new_text == "width: "  # type: ignore[union-attr]
     item = offered(HEAD + "network:\n  - l: {depth: 3, wi|: 3}\n")["width"]
@@ -142,8 +142,8 @@ def test_a_key_brings_its_colon() -> None:
     assert item.text_edit.range.start.character == len("set: {")  # type: ignore[union-attr]
 
 
-def test_every_key_has_a_sentence() -> None:
-    """The table of documentation has exactly the keys that the models have."""
+def test_every_key_is_documented() -> None:
+    """The table of documentation has exactly the keys of the models."""
     models = {
         "spec": Spec, "block": Block, "parameter": ParameterDefinition, "residual": Residual, "parallel": Parallel,
         "side": Side, "survival": Survival, "preprocess": Preprocess, "expect": Expect, "row": Use,
@@ -153,8 +153,8 @@ def test_every_key_has_a_sentence() -> None:
     assert set(KEY_DOCS["if"]) == {field.alias or name for name, field in If.model_fields.items()}
 
 
-def test_the_words_offered_are_those_taken() -> None:
-    """Every word that completion offers for a key is one that the schema allows there."""
+def test_offered_words_are_valid() -> None:
+    """Every word that completion offers for a key is allowed by its schema."""
     schema = {
         "survival": Survival,
         "preprocess": Preprocess,
@@ -169,7 +169,7 @@ def test_the_words_offered_are_those_taken() -> None:
 
 
 def test_every_offer_has_a_source() -> None:
-    """Whatever a place may take has a function that lists it, on every text of the zoo and of the library."""
+    """Every type of offer in texts of the zoo has a function that lists its words."""
     assert BUILTIN_DOCS
     for path in [*library.zoo().values()][::9]:
         index = Document(path.as_uri(), path.read_text("utf-8")).index

@@ -50,7 +50,7 @@ set:
 
 
 class Folder:
-    """A folder with the two specs above, of which one or both are open."""
+    """A folder with the two specs above, some of them open in the editor."""
 
     def __init__(self, path: Path, opened: tuple[str, ...] = ("base.yaml",)) -> None:
         self.path, self.documents = path, Documents()
@@ -60,7 +60,7 @@ class Folder:
                 self.documents.put((path / name).as_uri(), text)
 
     def at(self, name: str, words: str) -> tuple[Document, Position]:
-        """The document and the position of a mark in some words of its text."""
+        """Return a document and the position of the mark `|` in an excerpt of its text."""
         uri = (self.path / name).as_uri()
         text = self.documents.texts(self.path / name).text
         document = self.documents.open.get(uri) or self.documents.put(uri, text)
@@ -68,7 +68,7 @@ class Folder:
         return document, document.lines.position(text.index(words.replace("|", "", 1)) + words.index("|"))
 
     def renamed(self, name: str, words: str, new: str) -> dict[str, str]:
-        """The texts that a rename changes, by file."""
+        """Return the texts that a rename changes, by file."""
         document, position = self.at(name, words)
         changes = rename(document, position, new, self.documents).changes
         assert changes is not None
@@ -84,7 +84,7 @@ class Folder:
 
 
 def marked(location: Location) -> tuple[str, str]:
-    """The file of a location and the text in it."""
+    """Return the file name and the text of a location."""
     path = Path(url2pathname(location.uri.removeprefix("file://")))
     lines = Document(location.uri, path.read_text("utf-8")).lines
     return path.name, lines.text[lines.index(location.range.start) : lines.index(location.range.end)]
@@ -113,15 +113,15 @@ def marked(location: Location) -> tuple[str, str]:
     ],
 )
 def test_definition(tmp_path: Path, name: str, words: str, file: str, line: int | None) -> None:
-    """A name leads to where it is defined: in this text, in its base, or in the block library."""
+    """The definition of a name is found in the same text, in the base of the spec, or in the block library."""
     found = definition(*Folder(tmp_path).at(name, words))
     assert found is not None
     assert Path(found.uri).name == file
     assert line is None or found.range.start.line == line
 
 
-def test_a_library_block_opens_its_file(tmp_path: Path) -> None:
-    """The definition of a library block is its YAML file, and that of its parameter a line in it."""
+def test_definitions_in_the_library(tmp_path: Path) -> None:
+    """The definition of a parameter of a library block is in the block's YAML file; ops have no definition."""
     found = definition(*Folder(tmp_path).at("base.yaml", "b: {block: basic, depth: 1, wid|th"))
     assert found is not None
     assert marked(found) == ("basic.yaml", "width")
@@ -129,7 +129,7 @@ def test_a_library_block_opens_its_file(tmp_path: Path) -> None:
 
 
 def test_references_in_other_files(tmp_path: Path) -> None:
-    """References are found in the specs beside this one, opened or not; the same word with another meaning is not one."""
+    """References are found in the other specs of the folder, open or not; the same word with another meaning is not a reference."""
     folder = Folder(tmp_path)
     (tmp_path / "other.yaml").write_text(BASE.replace("name: base", "name: other"), "utf-8")
     document, position = folder.at("base.yaml", "wi|de: 8")
@@ -139,8 +139,8 @@ def test_references_in_other_files(tmp_path: Path) -> None:
     assert len(highlights(document, position)) == 4
 
 
-def test_the_outline_nests(tmp_path: Path) -> None:
-    """The outline has keys, blocks with their parameters and steps, and rows; each range is inside the one around it."""
+def test_the_outline_is_nested(tmp_path: Path) -> None:
+    """The outline contains keys, blocks with their parameters and steps, and rows; each range lies within that of its parent."""
     document, _ = Folder(tmp_path).at("base.yaml", "n|ame: base")
     found = symbols(document)
     by_name = {symbol.name: symbol for symbol in found}
@@ -165,7 +165,7 @@ def test_the_outline_nests(tmp_path: Path) -> None:
 
 
 def test_folding(tmp_path: Path) -> None:
-    """Values of several lines fold, and so do comments."""
+    """Values and comments of several lines can be folded."""
     document = Document("file:///nowhere/x.yaml", "# one\n# two\n" + BASE)
     assert {(fold.start_line, fold.end_line) for fold in folds(document)} >= {
         (0, 1),
@@ -192,7 +192,7 @@ def test_folding(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_rename(tmp_path: Path, words: str, new: str, expected: dict[str, str]) -> None:
-    """A block, parameter or step is renamed with all its mentions, in this file and in those that extend it."""
+    """A block, parameter or step is renamed with all its references, in this file and in those that extend it."""
     folder = Folder(tmp_path)
     texts = {"base.yaml": BASE, "child.yaml": CHILD}
     for old, replacement in expected.items():
@@ -219,8 +219,8 @@ def test_rename(tmp_path: Path, words: str, new: str, expected: dict[str, str]) 
         ("ne|twork:", "net", "only blocks, parameters, steps"),
     ],
 )
-def test_a_rename_that_is_refused(tmp_path: Path, words: str, new: str, reason: str) -> None:
-    """What comes with rescompile, or would get an invalid or taken name, is not renamed; the reason is given."""
+def test_invalid_renames_are_refused(tmp_path: Path, words: str, new: str, reason: str) -> None:
+    """Renaming something of rescompile, or to an invalid or existing name, is refused with the reason."""
     folder = Folder(tmp_path)
     document, position = folder.at("base.yaml", words)
     with pytest.raises(CannotRename, match=reason):
@@ -245,7 +245,7 @@ network:
 
 
 def test_kept_values() -> None:
-    """A kept value is found, highlighted and renamed wherever it is used, also where a block shares it with the network."""
+    """A kept value is found, highlighted and renamed at all its uses, also if a block shares it with the network."""
     documents = Documents()
     document = documents.put("file:///nowhere/x.yaml", KEPT)
     assert not document.checked.diagnostics
@@ -263,8 +263,8 @@ def test_kept_values() -> None:
 CASES = sorted([*BAD.glob("*.yaml"), *BAD.glob("*/main.yaml")])
 
 
-def test_fixes_fix() -> None:
-    """In the wrong specs of tests/lang/bad, every fix removes its mistake, and every misspelt name has one."""
+def test_fixes_remove_their_mistakes() -> None:
+    """In the invalid specs of tests/lang/bad, every fix removes its mistake, and every misspelt name has a fix."""
     fixed = 0
     for path in CASES:
         document = Document(path.as_uri(), path.read_bytes().decode("utf-8", "replace"), is_spec=True)
@@ -287,8 +287,8 @@ def test_fixes_fix() -> None:
     assert fixed > 85
 
 
-def test_a_fix_is_offered_where_its_mistake_is() -> None:
-    """The fix of a mistake is offered in its range only, with the diagnostic that it belongs to."""
+def test_a_fix_is_offered_only_at_its_mistake() -> None:
+    """A fix is offered only in the range of its mistake, with the diagnostic."""
     document = Document("file:///nowhere/x.yaml", BASE.replace("width: 2 * wide", "width: 2 * wdie"))
     (found,) = fixes(document, Range(Position(14, 0), Position(14, 60)))
     assert found.title == "Replace by 'wide'"
@@ -299,7 +299,7 @@ def test_a_fix_is_offered_where_its_mistake_is() -> None:
 
 @pytest.mark.process
 def test_over_the_protocol(tmp_path: Path) -> None:
-    """Every request of this file reaches an editor in the form that the protocol has."""
+    """All requests tested in this file work over the protocol."""
     Folder(tmp_path)
     with Editor(tmp_path) as editor:
         editor.open("base.yaml", BASE)

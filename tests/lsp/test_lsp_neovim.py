@@ -1,4 +1,4 @@
-"""The language server in a real editor: Neovim 0.11 or newer without a screen, on the PATH or installed beside this Python."""
+"""The language server in a real editor: headless Neovim 0.11 or newer."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ OLDEST = (0, 11)
 def neovim() -> str | None:
     """Return a Neovim that is new enough, or None."""
     program = shutil.which("nvim")
-    told = subprocess.run([program, "--version"], capture_output=True, text=True).stdout if program else ""
-    version = re.match(r"NVIM v(\d+)\.(\d+)", told)
+    output = subprocess.run([program, "--version"], capture_output=True, text=True).stdout if program else ""
+    version = re.match(r"NVIM v(\d+)\.(\d+)", output)
     return program if version and (int(version[1]), int(version[2])) >= OLDEST else None
 
 
 @pytest.mark.process
 def test_in_neovim(tmp_path: Path) -> None:
-    """Neovim shows the mistake, applies its fix, and then has hints, completions, a hover and a rename."""
+    """Neovim shows the mistake and applies its fix; then hints, completions, hovers and renaming work."""
     program = neovim()
     if program is None:
         pytest.skip(f"Neovim {'.'.join(map(str, OLDEST))} or newer is not installed")

@@ -1,4 +1,4 @@
-"""How the language server is started: the settings in docs/editors.md, the extension of VS Code, and a missing extra."""
+"""Starting the language server: the settings in docs/editors.md, the VS Code extension, and a missing extra."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXTENSION = ROOT / "editors/vscode"
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without the packages of the extra, the command fails with what to install, and with the exit code for that."""
+    """Without the packages of the extra, the command names the extra to install and exits with 4."""
     for name in [*sys.modules]:
         if name.startswith("rescompile.lsp") or name.partition(".")[0] in ("lsprotocol", "pygls"):
             monkeypatch.delitem(sys.modules, name)
@@ -35,17 +35,19 @@ def fences(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_the_page_has_settings_that_editors_can_read() -> None:
-    """JSON and TOML on the page can be read, and every editor starts the command that exists."""
+def test_the_settings_on_the_page_are_valid() -> None:
+    """JSON and TOML on the page are valid, and the settings of every editor start `rescompile lsp`."""
     servers = [tomllib.loads(text).get("language-server", {}).get("rescompile") for text in fences("toml")]
     assert {"command": "rescompile", "args": ["lsp"]} in servers
     assert len([json.loads(text) for text in fences("json")]) == 2
     for language in ("lua", "elisp"):
-        assert all('"rescompile"' in text and '"lsp"' in text for text in fences(language))
+        (text,) = fences(language)
+        assert '"rescompile"' in text
+        assert '"lsp"' in text
 
 
-def test_the_extension_has_what_it_names() -> None:
-    """The manifest of the extension starts `rescompile lsp`, has the setting that the page shows, and every file that it names."""
+def test_the_manifest_of_the_extension_is_consistent() -> None:
+    """The manifest of the extension starts `rescompile lsp`, declares the settings that are used, and refers to existing files."""
     manifest = json.loads((EXTENSION / "package.json").read_text("utf-8"))
     settings = manifest["contributes"]["configuration"]["properties"]
     assert settings["rescompile.command"]["default"] == ["rescompile", "lsp"]

@@ -1,6 +1,6 @@
-"""The report in a real browser: every control does what it says, the console stays empty, and no request leaves the page.
+"""The report in a real browser: every control works, the console stays empty, and nothing else is requested.
 
-Screenshots are kept in build/report. Needs Chromium with its driver, and selenium.
+Screenshots are written to build/report. Needs Chromium with its driver, and selenium.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ network:
 
 
 class Browser:
-    """A page in Chromium; `script` runs in it, `all` finds elements."""
+    """Chromium with one page."""
 
     def __init__(self, folder: Path) -> None:
         options = webdriver.ChromeOptions()
@@ -71,7 +71,7 @@ class Browser:
         return self.driver.execute_script(text, *arguments)
 
     def all(self, selector: str) -> list[Any]:
-        """The elements of a selector."""
+        """Return the elements of a selector."""
         return list(self.driver.find_elements(By.CSS_SELECTOR, selector))
 
     def click(self, selector: str) -> None:
@@ -81,23 +81,23 @@ class Browser:
         element.click()
 
     def text(self, selector: str) -> str:
-        """The text of the first element of a selector."""
+        """Return the text of the first element of a selector."""
         return str(self.all(selector)[0].text)
 
     def box(self) -> list[float]:
-        """What the window shows of the picture."""
+        """Return the view box of the picture."""
         return [
             float(each)
             for each in self.script("return document.querySelector('#picture').getAttribute('viewBox')").split()
         ]
 
     def keep(self, name: str) -> None:
-        """Keep a screenshot."""
+        """Write a screenshot."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.driver.save_screenshot(str(SHOTS / f"{name}.png"))
 
     def messages(self) -> tuple[list[str], list[str]]:
-        """What the console says since the last call, and the addresses that were requested."""
+        """Return the console messages and the requested URLs since the last call."""
         console = [entry["message"] for entry in self.driver.get_log("browser")]
         events = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
         sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
@@ -105,14 +105,14 @@ class Browser:
 
 
 def subject(name: str) -> Subject:
-    """A network of the zoo with its description."""
+    """Return a network of the zoo with its description."""
     spec = load(name)
     return Subject(elaborate(spec), {"description": spec.description})
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all tests, with an empty profile."""
+    """Return one browser for all tests, with an empty profile."""
     made = Browser(tmp_path_factory.mktemp("profile"))
     yield made
     made.driver.quit()
@@ -120,7 +120,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of ResNet-50."""
+    """Return the path of the report of ResNet-50."""
     path = tmp_path_factory.mktemp("report") / "resnet50.html"
     path.write_text(network_page(facts(subject("resnet50"), Measurements())), "utf-8")
     return path
@@ -128,15 +128,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quiet(browser: Browser) -> Iterator[None]:
-    """After each test the console is empty, and nothing but the page itself was requested."""
+    """Check after each test that the console is empty and only the page itself was requested."""
     yield
     console, sent = browser.messages()
     assert console == []
     assert all(address.startswith("file:") and address.endswith(".html") for address in sent)
 
 
-def test_the_picture_folds(browser: Browser, page: Path) -> None:
-    """All rows and single ones; what is shown is what the switch says."""
+def test_rows_of_the_picture_fold(browser: Browser, page: Path) -> None:
+    """All rows, or a single one, can be folded and unfolded, by mouse and keyboard, without overlaps."""
     browser.open(page)
     browser.keep("light")
     folded = browser.script("return document.querySelectorAll('.item.open').length")
@@ -155,8 +155,8 @@ def test_the_picture_folds(browser: Browser, page: Path) -> None:
     assert browser.script("return document.querySelectorAll('.item.open').length") == 0
 
 
-def test_the_picture_moves(browser: Browser, page: Path) -> None:
-    """By buttons, keys, the wheel and the pointer; and back."""
+def test_the_picture_can_be_moved(browser: Browser, page: Path) -> None:
+    """The picture can be moved and zoomed by buttons, keys, wheel and mouse, and reset."""
     browser.open(page)
     browser.click("#fit")
     start = browser.box()
@@ -193,7 +193,7 @@ def test_the_picture_moves(browser: Browser, page: Path) -> None:
 
 
 def test_details(browser: Browser, page: Path) -> None:
-    """Of a card by the pointer and by keys: shapes, costs, and the lines of the spec, which are marked there."""
+    """Selecting a card by mouse or keyboard shows its shapes and costs and marks its lines of the spec."""
     browser.open(page)
     browser.script(
         "document.querySelectorAll('#picture .folded [data-key]')[1].dispatchEvent(new MouseEvent('click', {bubbles: true}))"
@@ -212,7 +212,7 @@ def test_details(browser: Browser, page: Path) -> None:
 
 
 def test_search(browser: Browser, page: Path) -> None:
-    """It unfolds the row, marks the card and shows the layer; a copy that is not drawn is in the card of its group."""
+    """Search shows the details of a layer and selects its card, also for a copy that is drawn only as part of a group."""
     browser.open(page)
     browser.all("body")[0].send_keys("/")
     field = browser.driver.switch_to.active_element
@@ -236,7 +236,7 @@ def test_search(browser: Browser, page: Path) -> None:
 
 
 def test_tables(browser: Browser, page: Path) -> None:
-    """Every column sorts in both directions, and the filters leave what they say."""
+    """Every column can be sorted, and the filters show the matching layers."""
     browser.open(page)
     for table in browser.all("table.sortable"):
         for column, head in enumerate(table.find_elements(By.CSS_SELECTOR, ".sort")):
@@ -270,7 +270,7 @@ def test_tables(browser: Browser, page: Path) -> None:
 
 
 def test_colours(browser: Browser, page: Path) -> None:
-    """Automatic, dark and light, for the page and the picture; text has enough contrast in each."""
+    """The themes automatic, dark and light apply to page and picture; a printed page is light and has no controls."""
     browser.open(page)
     seen = []
     for _ in range(3):
@@ -297,7 +297,7 @@ def test_colours(browser: Browser, page: Path) -> None:
 
 
 def test_links_and_titles(browser: Browser, page: Path) -> None:
-    """Each link leads to a section, everything that can be pressed has a name, and nothing is wider than the window."""
+    """Each link leads to a section, every control has an accessible name, and the page is not wider than the window."""
     browser.open(page)
     for link in browser.all("nav a"):
         link.click()
@@ -322,7 +322,7 @@ def test_links_and_titles(browser: Browser, page: Path) -> None:
 
 @pytest.mark.parametrize("name", ["preact_resnet1001_cifar", "unet"])
 def test_other_networks(browser: Browser, name: str, tmp_path: Path) -> None:
-    """A thousand layers, and merges among rows: everything unfolds and has details."""
+    """Pages of a thousand layers, and of merges among rows, unfold and show the details of their cards."""
     path = tmp_path / f"{name}.html"
     spec = tmp_path / "unet.yaml"
     spec.write_text(UNET)
@@ -337,8 +337,8 @@ def test_other_networks(browser: Browser, name: str, tmp_path: Path) -> None:
         assert browser.all("#details dl")
 
 
-def test_several(browser: Browser, tmp_path: Path) -> None:
-    """The page of a comparison: its tables sort, its pictures open."""
+def test_a_comparison(browser: Browser, tmp_path: Path) -> None:
+    """On the page of a comparison, columns can be clicked and pictures opened without errors."""
     path = tmp_path / "several.html"
     named = [subject(name) for name in ("resnet50", "resnet50_D", "resnet101")]
     path.write_text(comparison_page(overview(named, [Measurements()] * 3)), "utf-8")

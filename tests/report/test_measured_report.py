@@ -1,4 +1,4 @@
-"""The report of results that `bench` and `verify` measured on this machine."""
+"""The report of actual results of `bench` and `verify`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ DIGITS = 0.01
 
 
 def run(*arguments: str) -> str:
-    """Return what a command prints."""
+    """Return the output of a command."""
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return str(done.stdout)
 
 
 def table(page: str, section_id: str) -> list[dict[str, str]]:
-    """Return the rows of the first table in a section, each cell by the head of its column."""
+    """Return the rows of the first table in a section, as mappings by column title."""
     found = re.search(rf'<section id="{section_id}".*?</section>', page, re.DOTALL)
     assert found is not None
     rows: list[list[str]] = []
@@ -56,7 +56,7 @@ def time(row: dict[str, str]) -> list[float]:
 
 @pytest.fixture
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Measure two networks in a folder of their own, and return the rows of the result file by network."""
+    """Measure two networks in an empty folder, and return the rows of the result file by network."""
     pytest.importorskip("onnxruntime", reason="pip install 'rescompile[run]'")
     pytest.importorskip("scipy", reason="pip install 'rescompile[bench]'")
     monkeypatch.chdir(tmp_path)
@@ -67,7 +67,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_results_of_a_network(measured: dict[str, Any]) -> None:
-    """The page has the latency with its interval, the share of the roofline, the time of each row, and the verdicts."""
+    """The page shows the latency with its interval, the fraction of the roofline, the time of each row, and the verdicts."""
     page = run("report", NAMES[0], "bench.json", "verify.json", "-o", "-")
     row = measured[NAMES[0]]
     median = row["summary"]["median"]
@@ -87,7 +87,7 @@ def test_results_of_a_network(measured: dict[str, Any]) -> None:
 
 
 def test_results_of_several_networks(measured: dict[str, Any]) -> None:
-    """The comparison has the latency of each network in its table and in the scatter plots."""
+    """The comparison shows the latency of each network in its tables and a scatter plot."""
     page = run("report", *NAMES, "bench.json", "verify.json", "-o", "-")
     assert [each["network"] for each in table(page, "latency")] == list(NAMES)
     assert page.count("Latency and multiply-adds: ort-cpu, fp32, batch 1") == 1

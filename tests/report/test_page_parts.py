@@ -18,7 +18,7 @@ from rescompile.report.results import Measurements
 
 
 def test_every_script_is_on_the_page() -> None:
-    """The page has each script of the package once."""
+    """The page contains each script of the package once."""
     page = network_page(facts(Subject(elaborate(load("resnet18")), {}), Measurements()))
     scripts = [
         each.read_text("utf-8") for each in resources.files("rescompile.report").iterdir() if each.name.endswith(".js")
@@ -40,7 +40,7 @@ LONG = "torch-cpu:compile, bf16, batch 128"
     ids=["spans", "scatter", "steps"],
 )
 def test_texts_fit_their_chart(chart: str) -> None:
-    """Each text has the width that it was placed with, whatever the font of the reader, and is inside its chart."""
+    """Each text has a fixed width, independent of the reader's font, and lies within its chart."""
     root = ElementTree.fromstring(chart)
     width = float(root.attrib["viewBox"].split()[2])
     texts = [each for each in root.iter("text") if "transform" not in each.attrib]
@@ -53,8 +53,8 @@ def test_texts_fit_their_chart(chart: str) -> None:
         assert -0.01 <= left <= width - length + 0.01, each.text
 
 
-def test_labels_of_points_end_beside_them() -> None:
-    """A label at the left of its point ends before it in every font, so it is anchored at its end."""
+def test_labels_do_not_overlap_their_points() -> None:
+    """A label to the left of its point is anchored at its end, so that it does not reach the point in any font."""
     chart = charts.scatter([Point("a" * 20, 1.0, 1.0), Point("b" * 20, 1.0, 1.02)], "x", "y", "Points", "")
     placed = re.findall(r'x="([\d.]+)"[^>]*text-anchor="(\w+)"[^>]*>(a+|b+)<', chart)
     (point, *_) = re.findall(r'cx="([\d.]+)"', chart)

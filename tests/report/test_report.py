@@ -1,4 +1,4 @@
-"""The report page: its size and bytes, that names inject nothing, that files of other networks are refused, and its figures."""
+"""The report page: its contents and size, escaping of hostile names, and refusal of unsuitable result files."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from rescompile.bench.profiling import owners, shares
 from rescompile.bench.results import BenchRow, Result, Roofline
 from rescompile.bench.statistics import Interval, Summary
 from rescompile.cli import app
+from rescompile.drawing.svg import escaped
 from rescompile.ir.network import Network, Op, walk
 from rescompile.report import highlighting, layers
 from rescompile.report.comparison import overview
@@ -31,7 +32,7 @@ from rescompile.report.picture import markup, picture
 from rescompile.report.results import Measurements
 
 RUNNER = CliRunner()
-#: A page stays below this many bytes.
+#: The maximum size of a page in bytes.
 LARGEST = 1 << 20
 HOSTILE = (
     "</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "<!--", "]]>", "</svg><svg onload=alert(1)>", "{{ 7 * 7 }}", "{% raw %}",
@@ -40,12 +41,12 @@ HOSTILE = (
 
 
 def run(*arguments: str) -> Any:
-    """The command, in the folder of the test."""
+    """Run the command in the folder of the test."""
     return RUNNER.invoke(app, ["report", *arguments])
 
 
 def refused(code: str, status: int, *arguments: str) -> str:
-    """The message of a refusal, after which no file is left behind."""
+    """Return the message of a command that must fail with this code and write no file."""
     before = {*Path().iterdir()}
     done = run(*arguments)
     assert (done.exit_code, f"[{code}]" in done.stderr) == (status, True), done.stderr
@@ -59,29 +60,29 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def subject(name: str) -> Subject:
-    """A network of the zoo with what its spec says."""
+    """Return a network of the zoo with the description and reference of its spec."""
     spec = load(name)
     return Subject(elaborate(spec), {"description": spec.description, "reference": spec.reference})
 
 
 @cache
 def reported(name: str) -> Report:
-    """The report of a network of the zoo."""
+    """Return the report of a network of the zoo."""
     return facts(subject(name), Measurements())
 
 
 def bench(network: str, **changes: Any) -> str:
-    """A result file of bench with one row, whose rows of the network took 1, 2, 3, ... ms."""
-    of = elaborate(load(network))
-    part_of, macs = owners(of)
+    """Write a bench result whose profile has 1, 2, 3, ... ms for the rows of the network, and return its path."""
+    subject = elaborate(load(network))
+    part_of, macs = owners(subject)
     named = [next(name for name, part in part_of.items() if part == each and name != "logits") for each in macs]
     median = Interval(0.0123, 0.0119, 0.0131)
     fields = {
-        "group": network, "model": network, "runtime": "ort-cpu", "precision": "fp32", "batch": 1, "sha256": of.sha256, "artifact": None,
+        "group": network, "model": network, "runtime": "ort-cpu", "precision": "fp32", "batch": 1, "sha256": subject.sha256, "artifact": None,
         "passes": [], "parameters": 1, "macs": 1, "build": 1.0, "first": 1.0, "warm_up": 1, "settled": True, "samples": [[0.0123]] * 5,
         "summary": Summary(5, median, 0.0123, 0.013, 0.0135, 0.014, 0.0119, *[1 / 0.0123] * (len(Summary.__slots__) - 7)),
         "error": 1e-7, "bound": 1e-6, "facts": {}, "before": {}, "after": {}, "roofline": Roofline(0.006, 0.488, 2e10, 1e11),
-        "profile": shares(of, [(name, 1e-3 * number) for number, name in enumerate(named, 1)]),
+        "profile": shares(subject, [(name, 1e-3 * number) for number, name in enumerate(named, 1)]),
     }  # fmt: skip
     machine = {"processor": {"name": "A CPU of the test"}, "gpus": []}
     json_files.write(
@@ -93,7 +94,7 @@ def bench(network: str, **changes: Any) -> str:
 
 
 def verified(network: str, **changes: Any) -> str:
-    """A file that `verify --json` printed."""
+    """Write the output of `verify --json` to a file and return its path."""
     row = {
         "target": "onnx",
         "runtime": None,
@@ -109,7 +110,7 @@ def verified(network: str, **changes: Any) -> str:
 
 
 def tags(page: str) -> set[tuple[str, tuple[str, ...]]]:
-    """The tags of a page with the names of their attributes."""
+    """Return the start tags of a page, with the names of their attributes."""
     found: set[tuple[str, tuple[str, ...]]] = set()
 
     class Tags(HTMLParser):
@@ -123,7 +124,7 @@ def tags(page: str) -> set[tuple[str, tuple[str, ...]]]:
 
 
 def embedded(page: str) -> Any:
-    """The data of the script."""
+    """Return the JSON data that a page contains for its script."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page)
     assert found is not None
     return json.loads(found[1])
@@ -133,7 +134,7 @@ def embedded(page: str) -> Any:
 
 
 def test_the_command() -> None:
-    """It writes a page, replaces its own, and refuses to replace another file."""
+    """`report` writes a deterministic page, overwrites its own file, and refuses to overwrite another."""
     assert run("resnet18").exit_code == 0
     first = Path("resnet18.html").read_bytes()
     assert run("resnet18").exit_code == 0
@@ -151,14 +152,14 @@ def test_the_command() -> None:
 )
 @pytest.mark.slow
 def test_the_size_of_a_page(name: str) -> None:
-    """The deepest, the one with the most parts, the one with the longest spec, one of vectors: all below a megabyte."""
+    """Pages of the deepest network, of the most parts, of the longest spec and of a vector network are smaller than a megabyte."""
     page = network_page(reported(name))
     assert len(page.encode()) < LARGEST
     assert embedded(page)["name"] == name
 
 
-def test_it_loads_nothing() -> None:
-    """No address but the namespace of SVG, and a policy that allows one script alone, by its hash."""
+def test_a_page_loads_no_external_resources() -> None:
+    """A page contains no URL except the SVG namespace, and its policy allows only its own script, by hash."""
     page = network_page(reported("resnet18"))
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
     assert not re.search(r"\b(src|href)=\"(?!#)", page)
@@ -169,7 +170,7 @@ def test_it_loads_nothing() -> None:
 
 
 def test_the_data_of_the_script() -> None:
-    """Every op with its cost, and the smallest part of the picture that contains it."""
+    """The data contains every op with its cost, its part of the picture, and its lines of the spec."""
     report = reported("resnet18")
     data, network = report.data, report.network
     ops = [(name, node) for name, node in walk(network.root) if isinstance(node, Op)]
@@ -177,16 +178,16 @@ def test_the_data_of_the_script() -> None:
     assert sum(row[4] for row in data["layers"]) == cost(network).parameters
     assert sum(row[5] for row in data["layers"]) == cost(network).macs
     by_name = {row[0]: row for row in data["layers"]}
-    own = data["parts"][by_name["layer3.0.conv2"][7]]
-    assert (own[0], own[4], own[5]) == ("layer3.0.conv2", 256 * 256 * 9, 256 * 256 * 9 * 14 * 14)
+    part = data["parts"][by_name["layer3.0.conv2"][7]]
+    assert (part[0], part[4], part[5]) == ("layer3.0.conv2", 256 * 256 * 9, 256 * 256 * 9 * 14 * 14)
     spec = network.text.splitlines()
     first, last = by_name["layer3.0.conv2"][10:]
     assert spec[first - 1].strip() == "- conv2:"
     assert "kernel: 3" in [line.strip() for line in spec[first:last]]
 
 
-def test_the_picture_moves_only() -> None:
-    """The heights of rows are where their drawings end, so that unfolding is addition."""
+def test_rows_of_the_picture_are_stacked() -> None:
+    """Each row starts where the previous one ends, so that unfolding only moves the rows below."""
     shown = picture(elaborate(load("googlenet")))
     text = markup(shown)
     assert text.count('class="item"') == len(shown.rows)
@@ -206,7 +207,7 @@ def test_parts_of_folded_copies() -> None:
 
 
 def test_steps_that_run_again() -> None:
-    """Their ops are listed where they run, with their multiply-adds but without parameters."""
+    """Ops that run again are listed with their multiply-adds but without parameters."""
     Path("again.yaml").write_text(
         "rescompile: 1\nname: again\ninput: [4, 8, 8]\nnetwork:\n  - one: {conv: {channels: 4, kernel: 3}}\n  - relu\n  - again: one\n"
     )
@@ -217,8 +218,8 @@ def test_steps_that_run_again() -> None:
     assert sum(each.cost.macs for each in listed) == cost(network).macs == counts(network)[0].total == 2 * 144 * 64
 
 
-def test_copies_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the table of a network with very many ops: the costs of the lines are still those of the network."""
+def test_copies_are_folded_in_a_long_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the table of a network with very many ops, copies share a line, and the costs still add up to those of the network."""
     network = canonical(elaborate(load("resnet110_cifar")))
     spec = network.text.splitlines()
     every = layers.layers(network, spec)
@@ -229,8 +230,8 @@ def test_copies_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(each.copies * cost(each.op).macs for each in folded) == cost(network).macs
 
 
-def test_figures_of_other_rooms() -> None:
-    """Memory and conventions are those of the analyses."""
+def test_figures_of_the_analyses() -> None:
+    """The page shows the peak memory and the multiply-adds by convention as computed by the analyses."""
     report = reported("resnet18")
     page = network_page(report)
     assert report.peak == max(memory(report.network), key=lambda moment: moment.live)
@@ -239,7 +240,7 @@ def test_figures_of_other_rooms() -> None:
 
 
 def test_passes_and_settings() -> None:
-    """They are those of `show`."""
+    """Settings and passes change the reported network."""
     assert run("resnet18", "--set", "layer2.depth=3", "--fold-batchnorm", "-o", "a.html").exit_code == 0
     text = Path("a.html").read_text()
     assert "fold-batchnorm" in text
@@ -248,7 +249,7 @@ def test_passes_and_settings() -> None:
 
 
 def test_several_networks() -> None:
-    """Their figures, the differences from the first, and a picture beside it."""
+    """A comparison shows the networks, their differences from the first, and pictures side by side."""
     page = comparison_page(
         overview([subject("resnet50"), subject("resnet50_D"), subject("densenet121")], [Measurements()] * 3)
     )
@@ -265,8 +266,8 @@ def test_several_networks() -> None:
 # --- result files -----------------------------------------------------------------------------------------------------
 
 
-def test_measured() -> None:
-    """Latencies with their interval and roofline, the time of each row, and verdicts."""
+def test_results_are_shown() -> None:
+    """The page shows latencies with intervals and rooflines, the time of each row, and verdicts."""
     assert run("resnet18", bench("resnet18"), verified("resnet18"), "-o", "a.html").exit_code == 0
     text = Path("a.html").read_text()
     for words in ("11.9–13.1", "48.8%", "A CPU of the test", "ms, ort-cpu fp32 batch 1, profiled", "1.5e-07", "passed"):
@@ -275,7 +276,7 @@ def test_measured() -> None:
 
 @pytest.mark.parametrize("others", [(), ("resnet34",)], ids=["alone", "compared"])
 def test_doubtful_figures(others: tuple[str, ...]) -> None:
-    """Rows that exceed the roofline, or were not stable, are named below the table in the words of `bench`."""
+    """Rows that are faster than the roofline or not stable are noted below the table, as in `bench`."""
     changes = {"roofline": Roofline(0.015, 1.22, 2e10, 1e11), "settled": False, "runtime": "torch-cpu"}
     run("resnet18", *others, bench("resnet18", **changes), "-o", "a.html")
     text = Path("a.html").read_text()
@@ -286,7 +287,7 @@ def test_doubtful_figures(others: tuple[str, ...]) -> None:
 
 
 def test_networks_of_result_files() -> None:
-    """Without a spec, they are those of the zoo."""
+    """Without a spec, networks of the zoo are found by the names in the result files, and other names need a spec."""
     assert run(bench("resnet18"), bench("resnet34"), "-o", "both.html").exit_code == 0
     text = Path("both.html").read_text()
     assert "resnet18 and resnet34" in text
@@ -295,8 +296,8 @@ def test_networks_of_result_files() -> None:
     assert "give its spec too" in refused("E0811", 2, "resnet18.json")
 
 
-def test_files_of_other_networks() -> None:
-    """By the digest of the spec, even where the name is the same."""
+def test_results_of_other_networks_are_refused() -> None:
+    """Results of another network are refused by the hash of the spec, even if the name is the same."""
     refused("E0811", 2, "resnet34", bench("resnet18"))
     refused("E0811", 2, "resnet18", "--set", "layer1.depth=3", "resnet18.json")
     refused("E0811", 2, "resnet34", verified("resnet18"))
@@ -318,13 +319,13 @@ def test_files_of_other_networks() -> None:
         "[" * 99_999,
     ],
 )
-def test_files_that_are_no_results(content: str) -> None:
+def test_invalid_result_files_are_refused(content: str) -> None:
     Path("wrong.json").write_text(content)
     refused("E0820", 2, "resnet18", "wrong.json")
 
 
-def test_places_and_inputs() -> None:
-    """Nothing is written where that fails, and no input is overwritten."""
+def test_unwritable_paths_and_inputs_are_refused() -> None:
+    """Unwritable paths, wrong suffixes, missing inputs and an output that is an input are refused."""
     refused("E1002", 5, "resnet18", "-o", "missing/a.html")
     refused("E0802", 2, "resnet18", "-o", "a.pdf")
     refused("E0801", 2, "resnet18", "missing.json")
@@ -337,7 +338,7 @@ def test_places_and_inputs() -> None:
 
 @pytest.mark.slow
 def test_too_many_parts_for_a_picture() -> None:
-    """The report has everything but the picture, and says why."""
+    """A report of too many parts has a note instead of the picture."""
     rows = "".join(f"  - c{at}: {{conv: {{channels: {4 + at % 7}, kernel: 3}}}}\n" for at in range(1100))
     Path("wide.yaml").write_text(f"rescompile: 1\nname: wide\ninput: [3, 8, 8]\nnetwork:\n{rows}")
     assert run("wide.yaml", "resnet18", "-o", "a.html").exit_code == 0
@@ -350,7 +351,7 @@ def test_too_many_parts_for_a_picture() -> None:
 
 
 def hostile(name: str) -> Report:
-    """A report in which every text of the user has this name."""
+    """Return a report in which this name replaces every text of the user."""
     report = reported("resnet18")
     about = dict.fromkeys(("family", "description", "reference"), name) | {"notes": [name], "unverified": [name]}
     texts = [name] * len(report.data["texts"])
@@ -373,7 +374,7 @@ def hostile(name: str) -> Report:
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_hostile_names_stay_text(name: str) -> None:
-    """There are no other elements and attributes than with a harmless name, and the script reads the name as it is."""
+    """Hostile names add no elements or attributes, and the script reads them unchanged."""
     page = network_page(hostile(name))
     assert tags(page) <= tags(network_page(hostile("peace")))
     assert embedded(page)["name"] == name
@@ -382,7 +383,7 @@ def test_hostile_names_stay_text(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE[:6], ids=ascii)
 def test_hostile_result_files(name: str) -> None:
-    """Names in files that others wrote."""
+    """Hostile names in result files are escaped or refused."""
     file = bench("resnet18", runtime=name, precision=name, passes=[name])
     done = run("resnet18", file, verified("resnet18", targets=[
         {"target": name, "runtime": name, "precision": name, "error": 1.0, "bound": 1.0, "passed": False, "first": name}
@@ -395,15 +396,16 @@ def test_hostile_result_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "", "a", "a\n\nb\n", "\t- x: 1", "def f(:", '"""'], ids=ascii)
-def test_highlighting_changes_no_text(text: str) -> None:
-    """Without its elements it is the text, whatever the text is."""
+def test_highlighting_does_not_change_the_text(text: str) -> None:
+    """Without its elements, highlighted text is the escaped text, apart from tabs and surrounding newlines."""
+    lines = text.expandtabs().strip("\n").split("\n") if text else []
     for function in (highlighting.yaml, highlighting.python):
         shown = re.sub(r"</?(?:span|i)(?: class=\w)?>", "", function(text))
-        assert "<" not in shown
+        assert shown == "".join(f"{escaped(line)}\n" for line in lines)
 
 
 def test_networks_elaborated_again() -> None:
-    """The canonical text gives the same tree, so that nodes know their lines in it."""
+    """The canonical text gives the same tree, so that nodes can be located in it."""
     for name in ("resnet50", "googlenet", "stochastic_depth_110"):
         network: Network = elaborate(load(name))
         assert canonical(network).root == network.root

@@ -1,4 +1,4 @@
-"""Images through an embedding: its features are no scores of classes, so they are not ranked."""
+"""The features of an embedding network are not class scores, so `run` does not rank them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx", reason="edits a file as another tool would: p
 pytest.importorskip("onnxruntime", reason="runs the files: pip install 'rescompile[run]'")
 images = pytest.importorskip("PIL.Image", reason="makes an image: pip install pillow")
 
-#: A branch that makes what the steps before it computed an output.
+#: A side branch that makes the current value an output.
 SIDE = "side: {body: identity, output: z, mode: always}"
 TEXT = """
 rescompile: 1
@@ -34,7 +34,7 @@ network:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an image and two specs: of an embedding, and of a classifier."""
+    """Return the current folder, with an image, the spec of an embedding and that of a classifier."""
     monkeypatch.chdir(tmp_path)
     images.radial_gradient("L").convert("RGB").resize((8, 8)).save("it.png")
     Path("embedding.yaml").write_text(TEXT.lstrip())
@@ -43,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ran(model: str, *options: str) -> dict[str, object]:
-    """What `run` reports of the image."""
+    """Return the report of `run` on the image."""
     done = CliRunner().invoke(app, ["run", model, "--image", "it.png", "--json", *options])
     assert done.exit_code == 0, done.output
     (found,) = json.loads(done.stdout)["images"]
@@ -54,7 +54,7 @@ def ran(model: str, *options: str) -> dict[str, object]:
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("options", [[], ["--fold-batchnorm"]], ids=["norm", "folded"])
 def test_features_are_not_ranked(options: list[str]) -> None:
-    """Whether the norm is in the graph or not, and in a file as in a spec; shapes and statistics take the place of classes."""
+    """Features are reported with shapes and statistics instead of classes, for specs and files, with and without folded norms."""
     assert "top" in ran("classifier.yaml", *options)
     done = CliRunner().invoke(app, ["build", "embedding.yaml", "--target", "onnx", "-o", "it.onnx", *options])
     assert done.exit_code == 0, done.output
@@ -69,8 +69,8 @@ def test_features_are_not_ranked(options: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_file_of_another_tool() -> None:
-    """Which has no record: the norm at the end of the graph tells."""
+def test_features_of_a_foreign_file() -> None:
+    """In a file without metadata, features are recognised by the norm at the end of the graph."""
     CliRunner().invoke(app, ["build", "embedding.yaml", "--target", "onnx", "-o", "it.onnx"])
     model = onnx.load("it.onnx")
     del model.metadata_props[:]
@@ -79,8 +79,8 @@ def test_a_file_of_another_tool() -> None:
     assert "top" not in ran("other.onnx", *given)
 
 
-def test_networks_of_the_zoo() -> None:
-    """The embedding of faces gives features; all others give scores, or maps."""
+def test_embeddings_of_the_zoo() -> None:
+    """Of the zoo, only the face embedding ir50 gives features."""
     assert [name for name in facts.zoo() if facts.network(name).gives_features] == ["ir50"]
 
 

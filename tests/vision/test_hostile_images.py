@@ -42,13 +42,13 @@ def png(width: int, height: int, channels: int, path: Path) -> Path:
 
 def peak(program: str, *arguments: Path) -> tuple[str, int]:
     """Run a Python program and return its output and its peak memory in MiB."""
-    own = "next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) // 1024"
-    script = f"import sys\n{program}\nprint({own})"  # ru_maxrss would be at least that of the parent process
+    measure = "next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) // 1024"
+    script = f"import sys\n{program}\nprint({measure})"  # ru_maxrss would be at least that of the parent process
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True
     )
-    told, _, size = done.stdout.strip().rpartition("\n")
-    return told, int(size)
+    output, _, size = done.stdout.strip().rpartition("\n")
+    return output, int(size)
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_the_largest_image_takes_twice_its_pixels(channels: int, tmp_path: Path)
         "from rescompile.vision.preprocessing import Preparation\n"
         "print(prepare(Path(sys.argv[1]), Preparation((0.5,) * 3, (0.5,) * 3, (32,), (32, 32))).shape)"
     )
-    told, size = peak(program, path)
-    assert told == "(3, 32, 32)"
+    output, size = peak(program, path)
+    assert output == "(3, 32, 32)"
     assert size < 200 + (2 * 4 * MAX_PIXELS >> 20)
 
 
@@ -118,7 +118,7 @@ def test_resizing_to_something_huge_is_refused(tmp_path: Path) -> None:
             prepare(tmp_path / "thin.png", how)
 
 
-def test_what_is_not_a_file(tmp_path: Path) -> None:
+def test_special_files_are_refused(tmp_path: Path) -> None:
     """A pipe, a folder or a device is refused as not a regular file."""
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", tmp_path, Path("/dev/zero")):

@@ -45,21 +45,21 @@ def refused(path: Path) -> str:
 
 
 @pytest.mark.parametrize("case", JSON)
-def test_odd_json(case: str, tmp_path: Path) -> None:
+def test_invalid_json_is_refused(case: str, tmp_path: Path) -> None:
     """Invalid JSON label files are refused with a short message."""
     (tmp_path / "l.json").write_text(JSON[case], "utf-8")
     assert len(refused(tmp_path / "l.json")) < 300
 
 
 @pytest.mark.parametrize("case", TEXT)
-def test_odd_text(case: str, tmp_path: Path) -> None:
+def test_invalid_text_is_refused(case: str, tmp_path: Path) -> None:
     """Text label files that are not UTF-8, or have an empty line, are refused."""
     (tmp_path / "l.txt").write_bytes(TEXT[case])
     refused(tmp_path / "l.txt")
 
 
-def test_what_is_not_a_file(tmp_path: Path) -> None:
-    """A pipe or a folder is refused by what it is."""
+def test_special_files_are_refused(tmp_path: Path) -> None:
+    """A pipe or a folder is refused, and the message states what it is."""
     os.mkfifo(tmp_path / "pipe.txt")
     assert "is not a regular file" in refused(tmp_path / "pipe.txt")
     assert "is a folder" in refused(tmp_path)

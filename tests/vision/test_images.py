@@ -48,7 +48,7 @@ NETWORK: dict[str, Any] = {
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Array:
-    """Return random pixels, unrelated to their neighbours, so that an offset by one pixel shows."""
+    """Return independent random pixels, so that an offset by one pixel is detected."""
     shape = (height, width, channels) if channels > 1 else (height, width)
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
@@ -110,7 +110,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_preparation_is_that_of_torchvision(channels: int, transforms: Any) -> None:
+def test_preprocessing_equals_that_of_torchvision(channels: int, transforms: Any) -> None:
     """Preprocessing is bit-identical to torchvision's, for both orientations and crops beyond the border."""
     mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
     for resize, crop, interpolation, size in CASES:
@@ -118,27 +118,27 @@ def test_preparation_is_that_of_torchvision(channels: int, transforms: Any) -> N
         mode = transforms.InterpolationMode[interpolation.upper()]
         steps = [transforms.Resize(resize, mode)] if resize else []
         steps += [transforms.CenterCrop(crop)] if crop else []
-        wanted = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(mean, std)])(image).numpy()
+        expected = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(mean, std)])(image).numpy()
         lengths = (resize,) if isinstance(resize, int) else resize
         window = (crop, crop) if isinstance(crop, int) else crop
-        got = Preparation(mean, std, lengths, window, interpolation).apply(image)
-        assert got.dtype == np.float32
-        np.testing.assert_array_equal(got, wanted, err_msg=str((resize, crop, interpolation, size)))
+        actual = Preparation(mean, std, lengths, window, interpolation).apply(image)
+        assert actual.dtype == np.float32
+        np.testing.assert_array_equal(actual, expected, err_msg=str((resize, crop, interpolation, size)))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "inception_v3", "darknet53"])
-def test_preparation_of_the_zoo(name: str, transforms: Any) -> None:
+def test_preprocessing_of_the_zoo(name: str, transforms: Any) -> None:
     """Preprocessing of zoo specs gives the network's input size; resnet50's is bit-identical to torchvision's."""
     network = rescompile.elaborate(rescompile.load(name))
     assert network.preprocess is not None
     how = preparation(network.preprocess, ["batch", *network.input], name)
     image = Image.fromarray(noise(375, 500))
-    got = how.apply(image)
-    assert got.shape == network.input
+    actual = how.apply(image)
+    assert actual.shape == network.input
     if name == "resnet50":
         from torchvision.models import ResNet50_Weights
 
-        np.testing.assert_array_equal(got, ResNet50_Weights.IMAGENET1K_V1.transforms()(image).numpy())
+        np.testing.assert_array_equal(actual, ResNet50_Weights.IMAGENET1K_V1.transforms()(image).numpy())
 
 
 def test_interpolation_is_recorded_and_used(tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_height_and_width_of_a_spec(tmp_path: Path, transforms: Any, resize: Any
     image = prepare(Image.open(photo)).numpy()
     network = rescompile.elaborate(rescompile.load(tmp_path / "seer.yaml"))
     np.testing.assert_array_equal(images.prepare(photo, preparation(recorded, (1, *network.input), "")), image)
-    wanted = best(softmax(ran(path, {"input": image[None]})["logits"][0].astype(np.float64)), 5)
-    assert [(row["class"], row["probability"]) for row in found["top"]] == wanted
+    expected = best(softmax(ran(path, {"input": image[None]})["logits"][0].astype(np.float64)), 5)
+    assert [(row["class"], row["probability"]) for row in found["top"]] == expected
 
 
 @pytest.mark.parametrize("key", ["resize", "crop"])
@@ -227,9 +227,9 @@ def test_sixteen_bits_are_rounded_to_eight(ending: str, tmp_path: Path) -> None:
     """All 16-bit greys are scaled and rounded to 0..255, where Pillow's own conversion would clip them at 255."""
     values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     path = saved(tmp_path / f"a.{ending}", values)
-    wanted = np.round(values / 65535 * 255).astype(np.uint8)
-    np.testing.assert_array_equal(np.asarray(decode(path, 1)), wanted)
-    np.testing.assert_array_equal(np.asarray(decode(path, 3)), np.stack([wanted] * 3, axis=2))
+    expected = np.round(values / 65535 * 255).astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(decode(path, 1)), expected)
+    np.testing.assert_array_equal(np.asarray(decode(path, 3)), np.stack([expected] * 3, axis=2))
 
 
 def test_colours_of_sixteen_bits(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.filterwarnings("error")
-def test_a_broken_image_is_told_and_the_others_are_done(kind: str, tmp_path: Path) -> None:
+def test_a_broken_image_is_reported_and_the_others_are_classified(kind: str, tmp_path: Path) -> None:
     """A broken image gives a coded error that names the file; the others are classified and the exit code is 1."""
     content, why = BROKEN[kind]
     folder = tmp_path / "photos"
@@ -305,14 +305,14 @@ def test_a_broken_image_is_told_and_the_others_are_done(kind: str, tmp_path: Pat
     result = invoke("run", path, "--image", folder)
     assert result.exit_code == 1
     assert re.findall(r"^(\S*)$", result.stdout, re.MULTILINE)[:2] == [str(folder / "a.png"), str(folder / "c.png")]
-    (told,) = re.findall(r"error\[E0730\]: (.*)", result.stderr)
-    assert told.startswith(f"{broken}: ")
-    assert why in told
+    (message,) = re.findall(r"error\[E0730\]: (.*)", result.stderr)
+    assert message.startswith(f"{broken}: ")
+    assert why in message
     assert "2 of 3 images" in result.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_special_and_missing_files_are_refused_at_once(tmp_path: Path) -> None:
     """A pipe, a folder or a missing file is refused at once, without waiting for data."""
     os.mkfifo(tmp_path / "a.png")
     for path in (tmp_path / "a.png", tmp_path, tmp_path / "gone.png"):
@@ -321,7 +321,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own warning, which `stream` suppresses
-def test_random_damage_never_ends_in_a_traceback(tmp_path: Path) -> None:
+def test_damaged_files_give_no_other_exception(tmp_path: Path) -> None:
     """Files of every format with changed or missing bytes give an image or `UnusableImage`, and no other exception."""
     chance = random.Random(0)
     made = []
@@ -380,10 +380,10 @@ def test_classes_are_those_of_torch(tmp_path: Path, transforms: Any) -> None:
         ]
     )  # fmt: skip
     logits = ran(path, {"input": prepare(Image.open(photo))[None].numpy()})["logits"][0]
-    wanted = torch.softmax(torch.from_numpy(logits).double(), 0).topk(3)
+    expected = torch.softmax(torch.from_numpy(logits).double(), 0).topk(3)
     (found,) = data(path, "--image", photo, "--top", "3", "--runtime", "ort-cpu")["images"]
-    assert [row["class"] for row in found["top"]] == wanted.indices.tolist()
-    np.testing.assert_allclose([row["probability"] for row in found["top"]], wanted.values.numpy(), rtol=1e-6)
+    assert [row["class"] for row in found["top"]] == expected.indices.tolist()
+    np.testing.assert_allclose([row["probability"] for row in found["top"]], expected.values.numpy(), rtol=1e-6)
     assert found["image"] == str(photo)
 
 
@@ -442,11 +442,11 @@ def test_errors_in_other_formats(tmp_path: Path) -> None:
     broken = tmp_path / "b.png"
     broken.write_bytes(b"")
     path = model(tmp_path)
-    told = invoke("run", path, "--image", broken, "--image", broken, "--format", "github")
-    assert (told.exit_code, told.stdout.count("::error title=E0730::")) == (1, 2)
-    told = invoke("run", path, "--image", broken, "--format", "json")
-    assert told.exit_code == 1
-    assert [problem["code"] for problem in json.loads(told.stdout)["diagnostics"]] == ["E0730"]
+    done = invoke("run", path, "--image", broken, "--image", broken, "--format", "github")
+    assert (done.exit_code, done.stdout.count("::error title=E0730::")) == (1, 2)
+    done = invoke("run", path, "--image", broken, "--format", "json")
+    assert done.exit_code == 1
+    assert [problem["code"] for problem in json.loads(done.stdout)["diagnostics"]] == ["E0730"]
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -479,17 +479,17 @@ def test_a_bar_on_a_terminal_only(tmp_path: Path) -> None:
     hurry = "import time; clock = time.monotonic; time.monotonic = lambda: 10000 * clock()"
     arguments = ["run", str(model(tmp_path)), "--image", str(tmp_path / "photos"), "--top", "1"]
     start = f"import sys; {hurry}; from rescompile.cli import main; sys.argv[0] = 'rescompile'; main()"
-    code, said = run_on_terminal([sys.executable, "-c", start, *arguments])
+    code, output = run_on_terminal([sys.executable, "-c", start, *arguments])
     assert code == 0
-    assert re.search(r"\d+%.*\d:\d\d", said)
-    for line in screen(said):
+    assert re.search(r"\d+%.*\d:\d\d", output)
+    for line in screen(output):
         assert "%" not in line or re.fullmatch(r" +\d+\.\d\d% +\d+", line), line
     piped = run_after(hurry, *arguments)
     assert piped.returncode == 0
     assert "\x1b" not in piped.stdout + piped.stderr
 
 
-def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
+def test_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     """Logits that are not finite give an error instead of probabilities."""
     network = rescompile.elaborate(rescompile.load(spec(tmp_path)))
     huge = {name: np.full(parameter.shape, 3e38, np.float32) for name, parameter in parameters(network)}
@@ -504,7 +504,7 @@ def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
 # --- no recorded preprocessing, or no image input ---------------------------------------------------------------------
 
 
-def test_a_network_that_records_nothing(tmp_path: Path) -> None:
+def test_a_network_without_recorded_preprocessing(tmp_path: Path) -> None:
     """Without recorded preprocessing, the error suggests options that work; a 1-channel network takes grey images."""
     path = model(tmp_path, input=[1, 24, 24], preprocess=None)
     photo = saved(tmp_path / "a.png", noise(24, 24))
@@ -543,7 +543,7 @@ def test_a_network_that_records_nothing(tmp_path: Path) -> None:
         ("crop", "name=value"),
     ],
 )
-def test_a_preparation_that_cannot_be(given: str, why: str, tmp_path: Path) -> None:
+def test_invalid_preprocessing_options_are_refused(given: str, why: str, tmp_path: Path) -> None:
     """Invalid `--preprocess` values are refused before any image is read, with a message that gives the valid form."""
     refused = invoke("run", model(tmp_path), "--image", saved(tmp_path / "a.png", noise(30, 40)), "--preprocess", given)
     assert refused.exit_code == 2
@@ -559,7 +559,7 @@ def test_a_preparation_that_cannot_be(given: str, why: str, tmp_path: Path) -> N
         ('{"a": 1}', "'a'"),
     ],
 )
-def test_what_a_file_records_is_not_trusted(recorded: str, why: str, tmp_path: Path) -> None:
+def test_invalid_recorded_preprocessing_is_refused(recorded: str, why: str, tmp_path: Path) -> None:
     """Invalid preprocessing in a file's metadata is refused, since anybody may have written it."""
     onnx = pytest.importorskip("onnx", reason="edits the metadata of a model")
     path = model(tmp_path)
@@ -570,7 +570,7 @@ def test_what_a_file_records_is_not_trusted(recorded: str, why: str, tmp_path: P
     assert (refused.exit_code, why in refused.stderr) == (2, True)
 
 
-def test_a_model_of_someone_else(tmp_path: Path) -> None:
+def test_a_foreign_model(tmp_path: Path) -> None:
     """A foreign model with dynamic sizes and other tensor names runs; one of float64 is refused."""
     onnx = pytest.importorskip("onnx", reason="builds a foreign model")
     helper = onnx.helper
@@ -622,7 +622,7 @@ def theirs(folder: Path, node: dict[str, Any], kind: str, shape: list[Any] | Non
         ({"op_type": "Cast", "to": 8}, "STRING", ["n", 3, 8, 8], "tensor(string)"),
     ],
 )
-def test_outputs_that_are_no_numbers(
+def test_outputs_that_are_not_numeric_are_refused(
     node: dict[str, Any], kind: str, shape: list[Any] | None, type: str, tmp_path: Path
 ) -> None:
     """An output that is text or a sequence, as of scikit-learn's classifiers, is refused, with and without an image."""
@@ -636,7 +636,7 @@ def test_outputs_that_are_no_numbers(
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_output_without_values(tmp_path: Path) -> None:
+def test_an_empty_output(tmp_path: Path) -> None:
     """An empty output, as of a detector that finds nothing, is reported with its shape and without statistics."""
     empty = theirs(tmp_path, {"op_type": "Slice"}, "FLOAT", ["k", 3, 8, 8])
     proto = pytest.importorskip("onnx").load(empty)
@@ -652,7 +652,7 @@ def test_an_output_without_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("images", [1, 4])
-def test_an_output_that_is_of_no_image(images: int, tmp_path: Path) -> None:
+def test_an_output_without_a_batch_axis_is_refused(images: int, tmp_path: Path) -> None:
     """`run` refuses outputs whose first axis is not the batch, rather than reporting their rows as images."""
     path = theirs(tmp_path, {"op_type": "ReduceMean", "axes": [0], "keepdims": 0}, "FLOAT", [3, 8, 8])
     known = ["--preprocess", "mean=0,0,0", "--preprocess", "std=1,1,1", "--preprocess", "resize=8,8"]
@@ -702,7 +702,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_labels_that_are_none(name: str, tmp_path: Path) -> None:
+def test_invalid_labels_are_refused(name: str, tmp_path: Path) -> None:
     """An invalid label file is refused, with line and column where one can be named."""
     content, why = BAD[name]
     (tmp_path / name).write_bytes(content)
@@ -710,7 +710,7 @@ def test_labels_that_are_none(name: str, tmp_path: Path) -> None:
         labels.read(str(tmp_path / name))
 
 
-def test_there_is_a_label_for_each_class(tmp_path: Path) -> None:
+def test_the_number_of_labels_must_be_that_of_the_classes(tmp_path: Path) -> None:
     """The number of labels must be that of the classes, and a network that is not a classifier takes no labels."""
     (tmp_path / "six.txt").write_text("a\nb\nc\nd\ne\nf\n")
     photo = saved(tmp_path / "a.png", noise(30, 40))
@@ -743,7 +743,7 @@ def test_labels_of_imagenet(transforms: Any, monkeypatch: pytest.MonkeyPatch) ->
 # --- specs, options, files --------------------------------------------------------------------------------------------
 
 
-def test_a_spec_runs_as_its_model_does(tmp_path: Path) -> None:
+def test_a_spec_runs_like_its_model(tmp_path: Path) -> None:
     """A spec gives the outputs of its built model, warns of randomly initialised weights, and leaves no files."""
     photo = saved(tmp_path / "a.png", noise(30, 40))
     options = ["--seed", "3", "--set", "preprocess.resize=26"]
@@ -771,7 +771,7 @@ def test_weights_of_a_spec(tmp_path: Path) -> None:
     assert result.stdout == invoke("run", path, "--image", photo).stdout
 
 
-def test_what_is_a_model_and_what_a_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_and_specs_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model is recognised by content without its suffix; a name of the zoo takes precedence over a file."""
     monkeypatch.chdir(tmp_path)
     built = model(tmp_path)
@@ -802,10 +802,10 @@ def test_what_is_a_model_and_what_a_spec(tmp_path: Path, monkeypatch: pytest.Mon
     ],
     ids=" ".join,
 )
-def test_options_that_mean_nothing_together(
+def test_options_without_effect_are_refused(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Options that have no effect together are refused, never ignored."""
+    """Missing inputs and options that would have no effect are refused."""
     monkeypatch.chdir(tmp_path)
     model(tmp_path)
     saved(tmp_path / "a.png", noise(30, 40))
@@ -815,7 +815,7 @@ def test_options_that_mean_nothing_together(
 
 
 def test_save(tmp_path: Path) -> None:
-    """`--save` writes outputs in the order of the images and replaces its own files only, others with `--force`."""
+    """`--save` writes outputs in the order of the images, and overwrites a foreign file only with `--force`."""
     folder, out = tmp_path / "photos", tmp_path / "out.npz"
     for at in range(3):
         saved(folder / f"{at}.png", noise(30, 40, seed=at))
@@ -841,7 +841,7 @@ def test_save(tmp_path: Path) -> None:
     assert invoke("run", path, "--save", tmp_path / "no" / "out.npz").exit_code == 5
 
 
-def test_outputs_that_are_no_classes(tmp_path: Path) -> None:
+def test_outputs_that_are_feature_maps(tmp_path: Path) -> None:
     """A backbone's outputs are reported as feature maps, without invented classes."""
     path = model(tmp_path, network=[{"conv": {"channels": 6, "kernel": 3}}])
     photo = saved(tmp_path / "a.png", noise(30, 40))

@@ -1,7 +1,7 @@
-"""Digests of all that the commands write: a refactoring changes none of them, a change of wording says which.
+"""Digests of everything that the commands write, which a refactoring must not change.
 
-`pytest --update-golden tests/zoo/test_artifacts.py` rewrites `golden/artifacts/`; with RESCOMPILE_DUMP=FOLDER the texts
-themselves are written into that folder, so that two versions can be compared with `diff -r`.
+`pytest --update-golden tests/zoo/test_artifacts.py` rewrites `golden/artifacts/`. With RESCOMPILE_DUMP=FOLDER the contents are
+written to that folder, so that two versions can be compared with `diff -r`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from rescompile.ir.ops import Conv
 FOLDER = Path(__file__).parent / "golden" / "artifacts"
 DUMP = os.environ.get("RESCOMPILE_DUMP")
 
-#: Passes under which the source of every network is written; the second where it has grouped convolutions.
+#: Passes with which the source of every network is written; `split` only for networks with grouped convolutions.
 PASSES = {"": [], "folded": ["--fold-batchnorm"], "split": ["--form", "a"]}
 STYLES = ("classes", "flat")
-#: Depthwise networks are thousands of paths when they are split, which take seconds each: one of them is enough.
+#: Split depthwise networks have thousands of paths and take seconds each, so only one of them is written.
 DEPTHWISE = "mobilenet_v1"
 RANDOM = range(60)
-#: Networks whose files are compared with their weights: one of each family, the smaller ones.
+#: Networks whose files are compared with weights: a small one of each family.
 WEIGHTED = (
     "resnet18", "resnet50", "resnext50_32x4d", "densenet121", "googlenet", "resnet20_cifar", "preact_resnet164_cifar",
     "wrn_40_4", "densenet_bc_100_k12_cifar", "highway_mnist_conv_16", "darknet_resnet18", "drn_c_26",
@@ -39,14 +39,14 @@ WEIGHTED = (
 
 
 def output(*arguments: str, code: int = 0) -> bytes:
-    """The standard output of a command."""
+    """Return the standard output of a command."""
     done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "120", "TERM": "dumb", "NO_COLOR": "1"})
     assert done.exit_code == code, done.output
     return done.stdout_bytes
 
 
 def source(spec: str, style: str, how: str) -> Iterator[tuple[str, bytes]]:
-    """The source of one spec under one set of passes, if it has grouped convolutions where those are asked for."""
+    """Yield the source of a spec with some passes; nothing if the passes need grouped convolutions that it lacks."""
     given = ["build", spec, "-t", "source", "--style", style, *PASSES[how], "-o", "-"]
     done = CliRunner().invoke(app, given)
     if done.exit_code == 2 and how == "split" and b"E0804" in done.stderr_bytes:
@@ -56,23 +56,23 @@ def source(spec: str, style: str, how: str) -> Iterator[tuple[str, bytes]]:
 
 
 def sources_of_the_zoo() -> Iterator[tuple[str, bytes]]:
-    """The source of every network, with and without passes."""
+    """Yield the source of every network, with and without passes."""
     for name in facts.zoo():
         yield from source(name, "classes", "")
         yield from source(name, "classes", "folded")
         if name == DEPTHWISE or groups(name) <= 64:
             yield from source(name, "classes", "split")
-        yield from source(name, "flat", "")  # each block has its own lines: hundreds of MiB with paths
+        yield from source(name, "flat", "")  # not split: without shared classes, hundreds of MiB
 
 
 def groups(name: str) -> int:
-    """The groups of the convolution of a network that has most."""
+    """Return the largest number of groups of a convolution of a network."""
     ops = [node.kind for _, node in walk(facts.network(name).root) if isinstance(node, Op)]
     return max((kind.groups for kind in ops if isinstance(kind, Conv)), default=1)
 
 
 def sources_of_random_specs(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """The same of random specs."""
+    """Yield the source of random specs in both styles, with and without passes."""
     for seed in RANDOM:
         path = folder / f"random{seed}.yaml"
         path.write_text(generate(seed).text, encoding="utf-8")
@@ -82,7 +82,7 @@ def sources_of_random_specs(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def sources_in_flax() -> Iterator[tuple[str, bytes]]:
-    """The source in Flax of one network of each family, and where a row has equal blocks that of its scans."""
+    """Yield the Flax source of one network of each family, and with scans if a row has equal blocks."""
     for name in WEIGHTED:
         for how in ([], ["--scan"]):
             done = CliRunner().invoke(app, ["build", name, "-t", "flax", *how, "-o", "-"])
@@ -93,38 +93,38 @@ def sources_in_flax() -> Iterator[tuple[str, bytes]]:
 
 
 def sources_in_mlx() -> Iterator[tuple[str, bytes]]:
-    """The source in MLX of one network of each family."""
+    """Yield the MLX source of one network of each family."""
     for name in WEIGHTED:
         yield f"{name}.py", output("build", name, "-t", "mlx", "-o", "-")
 
 
 def sources_in_keras() -> Iterator[tuple[str, bytes]]:
-    """The source in Keras of one network of each family."""
+    """Yield the Keras source of one network of each family."""
     for name in WEIGHTED:
         yield f"{name}.py", output("build", name, "-t", "keras", "-o", "-")
 
 
 def structures() -> Iterator[tuple[str, bytes]]:
-    """The ONNX graph of every network, without weights."""
+    """Yield the ONNX graph of every network, without weights."""
     for name in facts.zoo():
         yield f"{name}.onnx", output("build", name, "-t", "onnx", "--no-weights", "-o", "-")
 
 
 def weighted() -> Iterator[tuple[str, bytes]]:
-    """ONNX files with the weights of seed 0."""
+    """Yield ONNX files with the weights of seed 0."""
     for name in WEIGHTED:
         yield f"{name}.weighted.onnx", output("build", name, "-t", "onnx", "-o", "-")
 
 
 def canonical() -> Iterator[tuple[str, bytes]]:
-    """The canonical text of every spec; its digest is the network's identity."""
+    """Yield the canonical text and hash of every network."""
     for name in facts.zoo():
         network = rescompile.elaborate(rescompile.load(name))
         yield f"{name}.canonical.yaml", f"{network.text}\n{network.sha256}".encode()
 
 
 def data() -> Iterator[tuple[str, bytes]]:
-    """What the commands say of a network as JSON."""
+    """Yield the JSON output of `list`, and of `show` and `validate` for every network."""
     yield "list.json", output("list", "--json")
     for name in facts.zoo():
         yield f"{name}.show.json", output("show", name, "--json")
@@ -132,7 +132,7 @@ def data() -> Iterator[tuple[str, bytes]]:
 
 
 def helps() -> Iterator[tuple[str, bytes]]:
-    """The help of every command."""
+    """Yield the help of every command."""
 
     yield "rescompile.help.txt", output("--help")
     for words in [(name,) for name in AllCommands.table] + [("weights", name) for name in WeightsCommands.table]:
@@ -140,7 +140,7 @@ def helps() -> Iterator[tuple[str, bytes]]:
 
 
 def check(name: str, artifacts: Iterator[tuple[str, bytes]], update: bool) -> None:
-    """Hold digests to those of a golden file."""
+    """Assert that the digests of artifacts equal those of a golden file."""
     found = {}
     for key, content in artifacts:
         if DUMP:
@@ -202,7 +202,7 @@ def test_help(update_golden: bool) -> None:
 
 
 def test_every_golden_file_is_compared() -> None:
-    """A golden file that no test reads would hold nothing."""
+    """Every golden file is read by a test."""
     assert {path.stem for path in FOLDER.glob("*.json")} == {
         "source", "random", "flax", "keras", "mlx", "structure", "weighted", "canonical", "data", "help",
     }  # fmt: skip

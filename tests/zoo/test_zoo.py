@@ -1,4 +1,4 @@
-"""Every network of the zoo is what its row of the facts says, and its canonical text is all there is to know of it."""
+"""Every network of the zoo agrees with its row of the facts, and its canonical text defines it completely."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from rescompile.weights import zoo_index
 
 every_spec = pytest.mark.parametrize("name", facts.zoo())
 
-#: How the names of networks begin that refuse a square input of this size, since the map gets too small for what comes
-#: last: five poolings (VGG), a stem of 4 or more and three poolings (AlexNet, DenseNet for ImageNet, VoVNet, HarDNet), an average
-#: over 8x8 (Highway B), convolutions without padding (Inception). torchvision and timm refuse such inputs too.
+#: Prefixes of the networks that refuse a square input of this size because a feature map gets too small: five poolings (VGG), a
+#: stem of stride 4 and three poolings (AlexNet, DenseNet for ImageNet, VoVNet, HarDNet), an average over 8x8 (Highway B), or
+#: convolutions without padding (Inception). torchvision and timm refuse such inputs too.
 TOO_SMALL = {
     28: (
         "alexnet",
@@ -45,28 +45,28 @@ TOO_SMALL = {
     64: ("alexnet_2012", "inception_v3", "inception_v4", "inception_resnet_v2", "unet_2015"),
 }
 
-#: The same of networks whose maps get odd there, so that those that meet have other sizes: a pool leaves out a row where a
-#: convolution does not, and upsampling does not bring it back. Their peers refuse such inputs too.
+#: Prefixes of the networks that refuse such an input because merged maps have different sizes: some maps are odd, and a pool drops
+#: a row that a convolution or upsampling does not. Their peers refuse such inputs too.
 UNEVEN = {28: ("resnetaa50", "hrnet", "dla", "unet", "resnet50_fpn"), 64: ()}
 
-#: Networks with two layers that read the input: the second one's weights.
+#: Networks in which two layers read the input, with the weight of the second one.
 TWO_READERS = {"repvgg_a0": "stage0.rbr_1x1.conv.weight", "mobileone_s0": "stem.conv_scale.conv.weight"}
 
-#: The parameter of a network that its outputs follow: the classes of a classifier, for each image or for each pixel, the features
-#: of an embedding, or the channels of a pyramid; with the rows of tensors that change with it, where these are not classifiers.
-FOLLOWED = {"classes": (), "features": ("fc.", "features."), "channels": ("fpn.",)}
+#: The parameter that determines the outputs of a network: the classes of a classifier or segmentation, the features of an embedding,
+#: or the channels of a pyramid; with the prefixes of the tensors that depend on it, except for classifiers.
+OUTPUT_PARAMETERS = {"classes": (), "features": ("fc.", "features."), "channels": ("fpn.",)}
 
 
 def test_the_zoo_is_the_folder_specs() -> None:
-    """A file in specs/ is a network of the zoo, and nothing else is; so every test below meets every file."""
+    """The networks of the zoo are the files in specs/, so that the tests below cover all of them."""
     folder = Path(__file__).parents[2] / "specs"
     assert sorted(facts.zoo()) == sorted(path.stem for path in folder.rglob("*.yaml"))
     assert len(facts.zoo()) >= 170
 
 
 @every_spec
-def test_spec_is_its_row(name: str) -> None:
-    """Figures and names as independent implementations have them, not as we computed them before."""
+def test_a_network_agrees_with_its_facts(name: str) -> None:
+    """Figures, shapes and tensor names equal those of independent implementations."""
     row, network = facts.figures(name), facts.network(name)
     total, shapes = cost(network), facts.shapes(network)
     assert network.name == name
@@ -82,37 +82,37 @@ def test_spec_is_its_row(name: str) -> None:
 
 @cache
 def recorded() -> Any:
-    """The entries of the index of tensors."""
+    """Return the entries of the index of tensors."""
     return json.loads(zoo_index.FILE.read_text("utf-8"))
 
 
 @every_spec
 def test_weights_find_their_network(name: str) -> None:
-    """The index of tensors has the network as it is; run docs/make_zoo_index.py."""
+    """The index of tensors is up to date and finds the network; to renew it, run `python docs/make_zoo_index.py`."""
     assert recorded()[name] == json.loads(json.dumps(asdict(zoo_index.Entry.of(facts.network(name)))))
     assert name in zoo_index.fitting(facts.shapes(facts.network(name)))
 
 
 @every_spec
-def test_explain_finds_the_network(name: str) -> None:
-    """The index of ops has the network as it is; run docs/make_zoo_index.py."""
+def test_the_index_of_ops_is_up_to_date(name: str) -> None:
+    """The index of ops is up to date; to renew it, run `python docs/make_zoo_index.py`."""
     assert zoo_ops.entries()[name] == zoo_ops.Entry.of(structure(facts.network(name)))
 
 
 def test_networks_without_figures() -> None:
-    """Only the rows that have none borrow them, and whoever reads such a spec is told that nobody counted it."""
+    """The networks listed as uncounted are those without independent figures, and their specs have an `unverified` note."""
     assert {name for name in facts.zoo() if facts.rows()[name]["params"]["computed"] is None} == set(facts.UNCOUNTED)
     assert all(load(name).unverified for name in facts.UNCOUNTED)
 
 
-def test_what_nobody_computes() -> None:
-    """The rows are not met by adding what does not belong to them: one network has an idle projection, of 2048 to 512."""
+def test_idle_multiply_adds() -> None:
+    """Only one network has multiply-adds that its peer computes without use: a projection of 2048 to 512 channels."""
     idle = {name: facts.idle_macs(facts.network(name)) for name in facts.zoo()}
     assert {name: macs for name, macs in idle.items() if macs} == {"drn_c_58": 2048 * 512 * 28 * 28}
 
 
-def test_digest_sees_names_and_shapes() -> None:
-    """The digest could not hold a spec to anything if it were blind to a name or a shape."""
+def test_the_digest_depends_on_names_and_shapes() -> None:
+    """The digest changes with any name or shape."""
     shapes = facts.shapes(facts.network("resnet18"))
     renamed = {name.replace("layer4.1", "layer4.2"): shape for name, shape in shapes.items()}
     transposed = {name: shape[::-1] for name, shape in shapes.items()}
@@ -121,7 +121,7 @@ def test_digest_sees_names_and_shapes() -> None:
 
 @every_spec
 def test_expectations(name: str) -> None:
-    """`expect` holds, gives the parameters and the output, and every number in it is exact or quoted from its paper."""
+    """`expect` is met, contains the parameters and the output, and each of its numbers is exact or a published one."""
     spec, row = load(name), facts.figures(name)
     assert not unmet(spec, facts.network(name))
     assert spec.expect is not None
@@ -139,7 +139,7 @@ def test_expectations(name: str) -> None:
 
 @every_spec
 def test_published_figures(name: str) -> None:
-    """A published figure agrees with `expect`; where it does not, a note of the spec quotes it and so owns up to it."""
+    """Every published figure agrees with `expect` or is quoted in a note of the spec."""
     spec, row = load(name), facts.rows()[name]
     assert spec.expect is not None
     expected = {"parameters": spec.expect.parameters, "macs": spec.expect.macs}
@@ -153,7 +153,7 @@ def test_published_figures(name: str) -> None:
 
 
 def test_figures_are_read_as_printed() -> None:
-    """The two tests above stand on this reader."""
+    """Published figures are parsed with their units and compared to their precision."""
     values = {"25.6M": 25.6e6, "~2.3M": 2.3e6, "3.8e9": 3.8e9, "18.7 Bn Ops (2x MACs)": 9.35e9, "41,609,928": 41609928}
     for text, value in values.items():
         assert facts.figure(text).value == pytest.approx(value)
@@ -164,8 +164,8 @@ def test_figures_are_read_as_printed() -> None:
 
 @every_spec
 @pytest.mark.sampled(one_in=3)
-def test_canonical_text_is_the_network(name: str, tmp_path: Path) -> None:
-    """What `extract` gives back builds the same network: same text, same hash, equal tree; and it stands alone."""
+def test_the_canonical_text_gives_the_same_network(name: str, tmp_path: Path) -> None:
+    """The canonical text is self-contained and gives a network with the same text, hash and tree."""
     network = facts.network(name)
     assert hashlib.sha256(network.text.encode()).hexdigest() == network.sha256
     path = tmp_path / "canonical.yaml"
@@ -182,9 +182,9 @@ def test_canonical_text_is_the_network(name: str, tmp_path: Path) -> None:
 @every_spec
 @pytest.mark.sampled(one_in=3)
 def test_another_number_of_classes(name: str) -> None:
-    """`parameters.classes` is a word that works on every classifier, and only the last layer changes with it. What is not a
-    classifier has another such parameter, and a detector has its classes for each anchor."""
-    word = next(word for word in FOLLOWED if word in load(name).parameters)
+    """`parameters.classes` of a classifier changes only its last layers, as does the corresponding parameter of other networks. A
+    detector has its classes for each anchor."""
+    word = next(word for word in OUTPUT_PARAMETERS if word in load(name).parameters)
     before, after = facts.network(name), facts.network(name, f"parameters.{word}=7")
     assert after.name == before.name
     assert after.sha256 != before.sha256
@@ -195,7 +195,7 @@ def test_another_number_of_classes(name: str) -> None:
     old, new = facts.shapes(before), facts.shapes(after)
     assert list(new) == list(old)
     changed = {tensor for tensor in old if old[tensor] != new[tensor]}
-    if rows := FOLLOWED[word]:
+    if rows := OUTPUT_PARAMETERS[word]:
         assert changed == {tensor for tensor in old if tensor.startswith(rows) and old[tensor]}
         pairs = [pair for tensor in changed for pair in zip(old[tensor], new[tensor], strict=True)]
         assert {pair for pair in pairs if pair[0] != pair[1]} == {(was, now)}
@@ -211,7 +211,7 @@ def test_another_number_of_classes(name: str) -> None:
 @pytest.mark.parametrize("size", [28, 64])
 @pytest.mark.sampled(one_in=3)
 def test_another_input(name: str, size: int) -> None:
-    """One channel of another size: the network fits, or the message is about a map and stands in the user's file."""
+    """An input of one channel and another size changes only the tensors that depend on it, or is refused with a location in the spec."""
     shape = (1, *(size for _ in facts.network(name).input[1:]))
     settings = f"input={[*shape]}"
     if name.startswith((*TOO_SMALL[size], *UNEVEN[size])):
@@ -235,42 +235,42 @@ def test_another_input(name: str, size: int) -> None:
     if name.startswith("fractalnet"):  # one layer of each column reads the input
         changed |= {key: (shape[0], 1, 3, 3) for key, shape in old.items() if shape[1:2] == (3,)}
         changed["fc.weight"] = (10, old["fc.weight"][1] * 2 * 2)
-    if name == "ir50":  # which flattens a map, as do some of these
+    if name == "ir50":  # flattens a map
         changed["fc.weight"] = (512, 512 * (-(-size // 16)) ** 2)
-    if size == 64:  # those that flatten a map
+    if size == 64:  # these flatten a map
         if "_mnist_fc_" in name:
             changed[first] = (old[first][0], 64 * 64)
         elif name.startswith("highway_mnist_conv_"):
-            changed[last] = (10, old[last][1] // 9 * 8 * 8)  # 60, 30, 15, 8: Caffe's poolings round up
+            changed[last] = (10, old[last][1] // 9 * 8 * 8)  # 60, 30, 15, 8: poolings round up, as in Caffe
         elif name.startswith("highway_b_"):
-            changed[last] = (old[last][0], 100 * 2 * 2)  # what an 8x8 window leaves of 16x16; at 32 it is 1x1
+            changed[last] = (old[last][0], 100 * 2 * 2)  # an 8x8 average of 16x16; at 32 it is 1x1
     assert {key: shape for key, shape in new.items() if shape != old[key]} == changed
 
 
 def test_settings_that_change_nothing() -> None:
-    """The hash is the network's identity: writing out the value that stands there gives the same one."""
+    """Settings that repeat the existing values do not change the hash."""
     assert (
         facts.network("resnet50", "parameters.classes=1000", "layer3.depth=6").sha256
         == facts.network("resnet50").sha256
     )
 
 
-def test_a_setting_is_the_other_spec() -> None:
-    """`resnet101` is `resnet50` with 23 blocks in its third stage, whoever says so; only the name tells them apart."""
+def test_settings_give_another_network_of_the_zoo() -> None:
+    """`resnet50` with 23 blocks in its third stage differs from `resnet101` only in the name."""
     deeper, real = facts.network("resnet50", "layer3.depth=23"), facts.network("resnet101")
     assert deeper.root == real.root
     assert deeper.text.replace("name: resnet50", "name: resnet101") == real.text
     assert deeper.sha256 != real.sha256
 
 
-def test_the_name_is_not_to_be_set() -> None:
-    """A file is renamed with -o; a network keeps the name of its spec."""
+def test_the_name_cannot_be_set() -> None:
+    """`--set name=` is refused, since a network has the name of its spec."""
     with pytest.raises(SpecError, match="name"):
         load("resnet18", ["name=mine"])
 
 
 def test_the_sample_has_every_family_and_block() -> None:
-    """What `make test` runs of the zoo."""
+    """The networks that `make test` runs cover every family and every block of the zoo."""
     families = {facts.rows()[name]["family"] for name in facts.zoo()}
     defined = {block for name in facts.zoo() for block in facts.blocks(facts.network(name))}
     assert {facts.rows()[name]["family"] for name in SAMPLE} == families
