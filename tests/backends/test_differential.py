@@ -21,7 +21,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import yaml
-from differential import SAMPLE, compare, prepared, seeds
+from differential import OPSETS, SAMPLE, compare, prepared, seeds
 from generator import generate, written
 from numpy.typing import NDArray
 
@@ -32,8 +32,6 @@ from rescompile.ir.network import Mode, Network, Node, Op, Parallel, Series, Sid
 from rescompile.ir.ops import KINDS, LATER
 
 Array = NDArray[Any]
-
-OPSETS = range(13, 27)
 
 
 def remade(data: bytes, folder: Path, **options: Any) -> bytes:

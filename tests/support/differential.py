@@ -31,6 +31,8 @@ Array = NDArray[Any]
 SAMPLE = 60
 FLOOR = 2e-7
 INPUTS = 16
+#: The opsets of the files, by seed.
+OPSETS = range(13, 27)
 BATCHES = (3, 1)
 
 
