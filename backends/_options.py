@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rescompile.backend import Option
 
-DYNAMIC = Option("dynamic", str, None, "Make axes dynamic: height,width or one; length; depth.", metavar="AXES")
+DYNAMIC = Option("dynamic", str, None, "Make axes dynamic, such as height,width or length.", metavar="AXES")
 STYLE = Option(
     "style",
     str,

@@ -343,7 +343,7 @@ def _why(node: Op, name: str) -> tuple[str, str | None]:
     size = size_text(node.input[1:])
     if not isinstance(node.kind, Flatten):
         return f"{name} ({node.kind.word}) takes maps of {size} only", None
-    message = f"{name} turns a map of {size} into {node.output[0]:,} features, and the next layer needs as many"
+    message = f"{name} turns a map of {size} into {node.output[0]:,} features, and the next layer requires this number"
     if set(node.input[1:]) == {1}:
         pool = "global_avgpool instead of the pool before it, whose window fits one size only"
         return message, f"use {pool}"

@@ -52,7 +52,7 @@ class Options:
     calibrate_norms: bool = option(
         "Set the norm statistics of random weights from a seeded batch.", False, "--calibrate-norms"
     )
-    verify: bool = option("Run the file and compare its outputs before it replaces one.", False, "--verify")
+    verify: bool = option("Run the file and compare its outputs before it replaces an earlier file.", False, "--verify")
     compare: bool = option("Write nothing; exit 1 and print a diff if the file differs.", False, "--check")
     calibrate: str | None = option(
         "Calibration data for int8: images, .npy files, or N random inputs. Default: 32.", metavar="FOLDER|N"

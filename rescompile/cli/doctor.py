@@ -14,7 +14,7 @@ from rescompile.diagnostics.text_table import table_rows
 def doctor(as_json: JsonOption = False, format: FormatOption = "text") -> None:
     """Report which targets and runtimes work on this machine.
 
-    A tiny network runs in every runtime, and what is missing is named.
+    Run a tiny network in each runtime, and list what is missing.
     """
     from rescompile.runtimes import RUNTIMES, device
 

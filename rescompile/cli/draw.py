@@ -42,7 +42,7 @@ class Options:
         "Draw rows, rows with each block opened once, or every op.", "blocks"
     )
     color: Literal["macs", "parameters", "activations", "time", "error"] | None = option(
-        "Paint the cards by a quantity. Default: none."
+        "Colour the cards by a quantity. Default: none."
     )
     result: str | None = option("Result file for --color time and error.", metavar="FILE")
     against: str | None = option("Draw another network beside it and mark the differences.", metavar="SPEC")

@@ -34,7 +34,7 @@ CalibrateNormsOption = Annotated[
     bool, typer.Option("--calibrate-norms", help="Set the norm statistics of random weights from a seeded batch.")
 ]
 DynamicOption = Annotated[
-    str | None, typer.Option(metavar="AXES", help="Make axes dynamic: height,width or one; length; depth.")
+    str | None, typer.Option(metavar="AXES", help="Make axes dynamic, such as height,width or length.")
 ]
 OutputOption = Annotated[
     str | None, typer.Option("-o", "--output", metavar="PATH", help="Output file. Default: standard output.")

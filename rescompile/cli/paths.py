@@ -48,7 +48,7 @@ class Options:
     weights: str | None = option("Weights for --gradients. Default: random, norms calibrated.", metavar="FILE")
     data: str | None = option("Inputs for --gradients, a .npy file. Default: random normal.", metavar="FILE")
     labels: str | None = option("Classes of the inputs, a .npy file. Default: random.", metavar="FILE")
-    samples: int | None = option("Number of paths to measure of each length. Default: 32.", min=1, max=1_000_000)
+    samples: int | None = option("Number of paths to sample for each length. Default: 32.", min=1, max=1_000_000)
     seed: int | None = option("Seed of the random values for --gradients. Default: 0.", min=0)
 
     def measuring(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def predict(
         str | None, typer.Option("--device-file", metavar="FILE", help="Device file to predict for.")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure this machine and write the device file first (about 20 s).")
+        bool, typer.Option("--measure", help="Measure this machine and write the device file first (half a minute).")
     ] = False,
     threads: Annotated[
         int | None,

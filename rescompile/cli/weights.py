@@ -113,7 +113,7 @@ def convert(
     as_json: JsonOption = False,
     format: FormatOption = "text",
 ) -> None:
-    """Write weights that fit a spec, renamed and resized as needed."""
+    """Write weights that fit a spec; options rename and resize them."""
     from rescompile.weights import safetensors_file
     from rescompile.weights.transfer import convert
 

@@ -24,7 +24,7 @@ from rescompile.elaboration.stochastic_depth import add_survival, check_drop_pat
 from rescompile.ir import network as tree
 from rescompile.ir.network import Network, Node, Op, Series
 from rescompile.ir.provenance import Definition
-from rescompile.ir.tree_contract import verify
+from rescompile.ir.verifier import verify
 from rescompile.lang.canonical import canonical
 from rescompile.lang.spec.mentions import mentions
 from rescompile.lang.spec.spec import Spec

@@ -68,8 +68,8 @@ class Evaluator:
         known = sizes_of(site.shape)
         for name in mentioned:
             if name not in known:
-                message = f"'{name}' is the size of a feature map, but here the value is {list(site.shape)}"
-                help = f"the map here has {one_of(known)}" if known else "use it before 'flatten'"
+                message = f"'{name}' is not defined for a value of shape {list(site.shape)}"
+                help = f"sizes defined here: {', '.join(known)}" if known else "use it before 'flatten'"
                 raise self.report.blamed("E0303", message, site, help)
             self.sizes.setdefault(name, site.path)
         return {name: known[name] for name in mentioned}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rescompile.diagnostics.errors import UsageError, nearest
 from rescompile.ir.network import Network
-from rescompile.ir.tree_contract import verify
+from rescompile.ir.verifier import verify
 from rescompile.options import Option, assignment, read
 from rescompile.records import record
 

@@ -110,7 +110,7 @@ def _opened(path: Path) -> Iterator[Image]:
             _bound(image)
             yield image
     except UnidentifiedImageError:
-        raise UnusableImage("it is not an image of a known format") from None
+        raise UnusableImage("it is not an image in a supported format") from None
     except Image.DecompressionBombError:
         raise UnusableImage(f"it has more than {MAX_PIXELS:,} pixels") from None
     except OSError as error:

@@ -4,7 +4,7 @@ kilobytes until its weights are written.
 A checkpoint passes through `file_formats`, the file of its format, `key_prefixes` and `key_matching`.
 """
 
-from rescompile.weights.drawing import draw
+from rescompile.weights.initialisation import draw
 from rescompile.weights.key_matching import from_arrays
 from rescompile.weights.mapping import Array, Weights
 

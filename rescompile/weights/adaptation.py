@@ -15,7 +15,7 @@ from rescompile.ir.network import Network, Op, Parallel, Side
 from rescompile.ir.ops import Conv, Shape
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.records import record
-from rescompile.weights.drawing import draw
+from rescompile.weights.initialisation import draw
 from rescompile.weights.key_matching import unread
 from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import Tensor

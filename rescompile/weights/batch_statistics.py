@@ -12,7 +12,7 @@ from rescompile.ir import interpreter
 from rescompile.ir.network import Network, Op, parameters, walk
 from rescompile.ir.ops import DEFAULT_INIT, WEIGHTED, Act, Affine, Draw, Norm, WeightedSum
 from rescompile.weights import Array, Weights, draw
-from rescompile.weights.drawing import drawn
+from rescompile.weights.initialisation import drawn
 
 #: The number of images in the batch from which the statistics are computed.
 BATCH = 8

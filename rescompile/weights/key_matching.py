@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from rescompile.diagnostics.errors import CheckFailed, UsageError, clipped, nearest, one_of
 from rescompile.ir.network import Network, Op, Side, parameters, walk
 from rescompile.records import record
-from rescompile.weights.drawing import draw
+from rescompile.weights.initialisation import draw
 from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import ACCEPTED, FLOATS, Tensor
 from rescompile.weights.value_check import checked

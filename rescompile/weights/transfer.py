@@ -20,7 +20,7 @@ from rescompile.ir.traversal import FoldRules, fold
 from rescompile.records import record
 from rescompile.weights import checkpoints
 from rescompile.weights.adaptation import Line, adapted, entries
-from rescompile.weights.drawing import draw
+from rescompile.weights.initialisation import draw
 from rescompile.weights.key_matching import Misfit, misfits
 from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import FLOATS, Tensor

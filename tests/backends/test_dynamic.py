@@ -318,7 +318,7 @@ def test_where_two_functions_of_the_size_agree() -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 FLATTENED = """\
---dynamic:1:1: error[E0809]: height and width cannot be dynamic: flatten turns a map of 3x3 into 288 features, and the next layer needs as many
+--dynamic:1:1: error[E0809]: height and width cannot be dynamic: flatten turns a map of 3x3 into 288 features, and the next layer requires this number
     1 | height,width
       | ^^^^^^
    defined by network.12 in specs/highway_mnist_conv_32.yaml:25

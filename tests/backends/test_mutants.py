@@ -15,7 +15,7 @@ from mutants import BY_HAND, OF_BACKENDS, OF_THE_TREE, Hand, Known
 
 import rescompile
 from rescompile.diagnostics.errors import SpecError
-from rescompile.ir.tree_contract import MalformedNetwork
+from rescompile.ir.verifier import MalformedNetwork
 
 
 @pytest.fixture(scope="module")

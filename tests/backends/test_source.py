@@ -38,7 +38,7 @@ from variants import STALE, shallow, without_hints
 
 from rescompile.codegen.lowering import STYLES
 from rescompile.ir.network import Network, Series
-from rescompile.ir.tree_contract import verify
+from rescompile.ir.verifier import verify
 from rescompile.passes import apply
 from rescompile.weights import from_arrays
 

@@ -52,7 +52,7 @@ from rescompile.files import checksum
 from rescompile.ir.network import LOGITS, Network, parameters
 from rescompile.ir.ops import Draw, Parameter
 from rescompile.weights import draw
-from rescompile.weights.drawing import RULES
+from rescompile.weights.initialisation import RULES
 
 Tensors = dict[str, peers.Array]
 

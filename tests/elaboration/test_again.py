@@ -22,7 +22,7 @@ from rescompile.explain.stages import kinds, structure
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Again, Network, Series, parameters, walk
 from rescompile.ir.ops import Conv
-from rescompile.ir.tree_contract import MalformedNetwork, verify
+from rescompile.ir.verifier import MalformedNetwork, verify
 from rescompile.runtimes.verify import tap_all
 from rescompile.weights import Weights, from_arrays
 

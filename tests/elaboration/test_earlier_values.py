@@ -20,7 +20,7 @@ from rescompile.explain.facts import stride_place
 from rescompile.explain.stages import stride, structure
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network, Node, Recall, Series, children, parameters, walk
-from rescompile.ir.tree_contract import MalformedNetwork, verify
+from rescompile.ir.verifier import MalformedNetwork, verify
 from rescompile.weights import Weights, from_arrays
 
 HEAD = "rescompile: 1\nname: kept\ninput: [4, 16, 16]\n"

@@ -11,7 +11,7 @@ import pytest
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, name_of, walk
 from rescompile.ir.ops import Act, Conv, Shape
 from rescompile.ir.traversal import FoldRules, ThreadRules, fold, in_series, rewrite, thread, with_branches
-from rescompile.ir.tree_contract import MalformedNetwork, verify
+from rescompile.ir.verifier import MalformedNetwork, verify
 
 SHAPE: Shape = (4, 8, 8)
 

@@ -402,7 +402,7 @@ def refused(*words: object) -> tuple[int, str]:
         ("archive", "archive/x.npy: this is an archive of arrays, not a .npy file"),
         ("short", "short/x.npy: the .npy file is broken: "),
         ("empty", "the folder empty contains no images"),
-        ("broken", "broken/x.png: it is not an image of a known format"),
+        ("broken", "broken/x.png: it is not an image in a supported format"),
         ("small", "small/x.png is 4x5, but small takes 12x10"),
         ("file", "file is not a folder"),
         ("nowhere", "nowhere does not exist"),

@@ -29,9 +29,9 @@ from rescompile.ir.ops import Norm
 Array = NDArray[Any]
 
 SAMPLE = 60
-OPSETS = range(13, 27)
 FLOOR = 2e-7
 INPUTS = 16
+#: The opsets of the files, by seed.
 OPSETS = range(13, 27)
 BATCHES = (3, 1)
 

@@ -81,7 +81,7 @@ class Conv(Kind):
         channels, *sizes = feature_map(shape, self.kernel)
         _check_groups(self, channels)
         if not self.is_plain and channels // self.groups * math.prod(self.kernel) == 1:
-            message = "standardises weights of which each output channel has one, so every weight would be 0"
+            message = "standardises its weights, but each output channel has only one, so every weight would be 0"
             raise ShapeError("E0203", message, "weights", "write 'weights: plain'")
         size = window_size(sizes, self.kernel, self.stride, self.pads, self.dilation)
         return self.channels, *size

@@ -1,4 +1,4 @@
-"""New weights, drawn by the initialisation rules of the network.
+"""Initialises weights by the initialisation rules of the network.
 
 Every tensor is drawn from the seed and its own name, so it is the same in every backend, in any order, on any number of
 threads, and adding a block does not change the others.

@@ -1,5 +1,5 @@
-"""The contract of every tree: each shape follows from the ones before it, and what is used was kept before. Checked after
-elaboration and each pass."""
+"""Verifies a tree after elaboration and after each pass: shapes follow from each other, names are unique, and a value that is
+used was kept before."""
 
 from __future__ import annotations
 
