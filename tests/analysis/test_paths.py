@@ -19,12 +19,11 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from command_line import invoke
 from generator import generate
-from typer.testing import CliRunner, Result
 
 import rescompile
 from rescompile.analysis.paths import UNITS, paths, surviving
-from rescompile.cli import app
 from rescompile.files import checksum
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, walk
 from rescompile.ir.ops import Conv, ConvTranspose, Linear
@@ -46,10 +45,6 @@ def written(tmp_path: Path, rows: Sequence[Any], **more: Any) -> Network:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({"rescompile": 1, "name": "small", "input": [4, 8, 8], "network": rows, **more}))
     return network_of(str(path))
-
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
 # --- enumeration ------------------------------------------------------------------------------------------------------

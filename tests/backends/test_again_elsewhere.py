@@ -16,7 +16,8 @@ from rescompile.weights import draw
 torch = pytest.importorskip("torch", reason="runs one of the targets: pip install torch")
 
 from frameworks import FRAMEWORKS
-from sources import agree, drawn, elaborated
+from sources import agree, drawn
+from spec_texts import elaborated
 
 NETWORK = """
 rescompile: 1

@@ -11,7 +11,8 @@ from frameworks import FRAMEWORKS
 
 pytest.importorskip("torch", reason="the text is executed with torch: pip install 'rescompile[torch]'")
 
-from sources import agree, compare, drawn, elaborated, source
+from sources import agree, compare, drawn, source
+from spec_texts import elaborated
 from variants import without_hints
 
 from rescompile.codegen.lowering import STYLES

@@ -10,22 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from drop_path import COLUMN_PRODUCTS, FACTORS, SAMPLES, is_near
+from spec_texts import elaborated
 
 import rescompile
 from rescompile import backend
 from rescompile.codegen.dialect import Dialect
 from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError
 from rescompile.ir.interpreter import interpret
-from rescompile.ir.network import Network
 from rescompile.weights.batch_statistics import trial
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install torch")
-
-
-def elaborated(text: str, folder: Path) -> Network:
-    path = folder / "net.yaml"
-    path.write_text(text.lstrip("\n"), encoding="utf-8")
-    return rescompile.elaborate(rescompile.load(path))
 
 
 def factors(how: str, folder: Path) -> Any:

@@ -21,7 +21,8 @@ for package in ("torch", "jax", "flax"):
 from flax import nnx
 from flax_models import apart, in_double, model_of, module, tensors
 from frameworks import source_of
-from sources import agree, drawn, elaborated
+from sources import agree, drawn
+from spec_texts import elaborated
 from variants import shallow
 
 import rescompile

@@ -24,7 +24,8 @@ for package in ("torch", "jax", "flax"):
 from flax import nnx
 from flax_models import ALL, Array, Step, apart, arrays, by_flax, in_double, model_of, module, source_file, tensors
 from frameworks import texts
-from sources import agree, drawn, elaborated
+from sources import agree, drawn
+from spec_texts import elaborated
 
 import rescompile
 from rescompile.cli import app

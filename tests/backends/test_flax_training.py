@@ -22,7 +22,8 @@ from drop_path import COLUMN_PRODUCTS, FACTORS, SAMPLES, is_near
 from flax import nnx
 from flax_models import arrays, by_flax, by_torch, drawing, in_double, model_of, source_file
 from random_numbers import in_torch
-from sources import drawn, elaborated
+from sources import drawn
+from spec_texts import elaborated
 from training_steps import agree
 from variants import changed, shallow
 

@@ -19,7 +19,8 @@ from variants import shallow
 
 pytest.importorskip("torch", reason="the support of the suite is written with torch: pip install 'rescompile[torch]'")
 
-from sources import agree, drawn, elaborated, skeleton
+from sources import agree, drawn, skeleton
+from spec_texts import elaborated
 
 import rescompile
 from rescompile.cli import app

@@ -21,7 +21,8 @@ pytest.importorskip("torch", reason="training is compared with torch: pip instal
 
 from drop_path import COLUMN_PRODUCTS, FACTORS, SAMPLES, is_near
 from random_numbers import in_torch
-from sources import drawn, elaborated, skeleton
+from sources import drawn, skeleton
+from spec_texts import elaborated
 from training_steps import agree
 
 import rescompile

@@ -28,7 +28,8 @@ from variants import shallow, without_hints
 pytest.importorskip("torch", reason="the support of the suite is written with torch: pip install 'rescompile[torch]'")
 
 from differential import seeds
-from sources import agree, drawn, elaborated, skeleton
+from sources import agree, drawn, skeleton
+from spec_texts import elaborated
 
 from rescompile.codegen.line_breaking import laid_out
 from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError

@@ -14,7 +14,8 @@ for package in ("torch", "keras"):
     pytest.importorskip(package, reason="runs the target: pip install 'rescompile[torch,keras]'")
 
 from keras_models import evaluated, keras, model_of, module, set_precision, source_file, tensors
-from sources import agree, drawn, elaborated
+from sources import agree, drawn
+from spec_texts import elaborated
 from variants import shallow
 
 import rescompile

@@ -17,7 +17,8 @@ for package in ("torch", "keras"):
     pytest.importorskip(package, reason="runs the target: pip install 'rescompile[torch,keras]'")
 
 from keras_models import module, set_precision, source_file, tensors
-from sources import agree, drawn, elaborated
+from sources import agree, drawn
+from spec_texts import elaborated
 
 import rescompile
 from rescompile.analysis.dynamic_shapes import sizes

@@ -16,7 +16,8 @@ for package in ("torch", "keras"):
     pytest.importorskip(package, reason="runs the target: pip install 'rescompile[torch,keras]'")
 
 from keras_models import by_keras, by_torch, keras, model_of, module, set_precision, source_file
-from sources import drawn, elaborated
+from sources import drawn
+from spec_texts import elaborated
 from training_steps import agree
 from variants import changed, shallow
 

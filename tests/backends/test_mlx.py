@@ -21,7 +21,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx_models import arrays, evaluated, given, in_double, model_of, module, source_file, tensors
-from sources import agree, drawn, elaborated
+from sources import agree, drawn
+from spec_texts import elaborated
 from variants import shallow
 
 from rescompile.diagnostics.errors import Unavailable

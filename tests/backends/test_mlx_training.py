@@ -19,7 +19,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 from mlx_models import arrays, by_mlx, by_torch, given, in_double, model_of, source_file
-from sources import drawn, elaborated
+from sources import drawn
+from spec_texts import elaborated
 from training_steps import agree
 from variants import changed, shallow
 

@@ -11,7 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the text is executed with torch: pip install 'rescompile[torch]'")
 
-from sources import compare, drawn, elaborated, source
+from sources import compare, drawn, source
+from spec_texts import elaborated
 
 from rescompile.ir.network import Network
 

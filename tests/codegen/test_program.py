@@ -20,9 +20,9 @@ from generator import generate
 from numpy.typing import NDArray
 from program_interpreter import Greedy, Modules, Plain, Stress, run
 from source_mutants import OF_PROGRAMS
+from spec_texts import elaborated
 from variants import STALE, shallow, without_hints
 
-import rescompile
 from rescompile.codegen import lowering
 from rescompile.codegen.planner import plan_classes
 from rescompile.ir.interpreter import calibrated, interpret
@@ -40,13 +40,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder for specs."""
     path: Path = tmp_path_factory.mktemp("specs")
     return path
-
-
-def elaborated(text: str, folder: Path) -> Network:
-    """Return the network of a spec's text."""
-    path = folder / "spec.yaml"
-    path.write_text(text, encoding="utf-8")
-    return rescompile.elaborate(rescompile.load(path))
 
 
 def variants(network: Network, seed: int) -> Iterator[Network]:

@@ -16,14 +16,13 @@ import facts as rows
 import numpy as np
 import pytest
 import yaml
+from command_line import invoke
 from generator import generate
-from typer.testing import CliRunner, Result
 
 import rescompile
 from rescompile.analysis.alignment import NotAligned
 from rescompile.analysis.cost import cost
 from rescompile.analysis.receptive_field import of_input, view
-from rescompile.cli import app
 from rescompile.diagnostics.errors import ShapeError, Source
 from rescompile.explain import Explanation, explain, references, text_report, zoo_ops
 from rescompile.explain.differences import Comparison, Counts, compare
@@ -61,10 +60,6 @@ def written(tmp_path: Path, **keys: Any) -> Path:
 
 def generated(seed: int) -> Network:
     return rescompile.elaborate(from_document(yaml_reader.read(Source("x", generate(seed).text))))
-
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
 def text_of(found: Explanation, width: int = 100) -> str:

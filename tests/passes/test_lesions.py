@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from command_line import invoke
 from differential import random_weights, run
 from numpy.typing import NDArray
 from refusals import LONGEST
-from typer.testing import CliRunner, Result
 
 import rescompile
 from rescompile import backend
 from rescompile.analysis.cost import cost
-from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
 from rescompile.diagnostics.rendering import render
 from rescompile.ir.interpreter import interpret
@@ -30,10 +29,6 @@ from rescompile.weights import draw, from_arrays
 
 Array = NDArray[Any]
 SMALL = "input=[3, 32, 32]"
-
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
 @cache

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import invoke
 from differential import random_weights
 from generator import generate
 from numpy.typing import NDArray
-from typer.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch", reason="gradients need torch: pip install 'rescompile[torch]'")
 
@@ -27,7 +27,6 @@ from torch import nn
 
 import rescompile
 from rescompile.analysis.paths import UNITS, Paths, entered, paths
-from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import LOGITS, Network, Parallel, walk
 from rescompile.runtimes import path_gradients as module
@@ -352,10 +351,6 @@ def test_a_network_that_overflows() -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 SMALL = ("paths", "resnet20_cifar", "--set", "parameters.n=1", "--set", "input=[3, 8, 8]")
-
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
 def test_text_and_json(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import ast
 import types
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import facts
@@ -16,7 +15,6 @@ from differential import Wrong, random_weights
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import rescompile
 from rescompile import backend
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network, parameters
@@ -127,13 +125,6 @@ def drawn(network: Network, seed: int, batch: int = 3) -> tuple[dict[str, Array]
     """Return random weights under which every bug shows, and an input in float64."""
     x = np.random.default_rng([seed, 2]).standard_normal((batch, *network.input))
     return random_weights(network, x, seed), x
-
-
-def elaborated(text: str, folder: Path, name: str = "spec") -> Network:
-    """Return the network of the text of a spec."""
-    path = folder / f"{name}.yaml"
-    path.write_text(text, encoding="utf-8")
-    return rescompile.elaborate(rescompile.load(path))
 
 
 @cache
