@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,23 +236,31 @@ def test_search(browser: Browser, page: Path) -> None:
     field.send_keys(Keys.ESCAPE)
 
 
+#: The value and the text of each cell in a column of a table.
+CELLS = "return [...arguments[0].tBodies[0].rows].map(({cells}) => cells[arguments[1]]).map((cell) => [cell.dataset.v, cell.textContent])"
+
+
+def sort_key(value: str | None, text: str) -> tuple[bool, float, str]:
+    """Return what a cell is sorted by: its value or a number in its text, before other texts."""
+    number = value or text.replace(",", "")
+    if re.fullmatch(r"-?[\d.]+", number):
+        return False, float(number), ""
+    return True, 0.0, text
+
+
 def test_tables(browser: Browser, page: Path) -> None:
     """Every column can be sorted, and the filters show the matching layers."""
     browser.open(page)
     for table in browser.all("table.sortable"):
         for column, head in enumerate(table.find_elements(By.CSS_SELECTOR, ".sort")):
-            orders = []
+            directions = []
             for _ in range(2):
                 browser.script("arguments[0].click()", head)
-                orders.append(
-                    browser.script(
-                        "return [...arguments[0].tBodies[0].rows].map((row) => row.cells[arguments[1]].textContent)",
-                        table,
-                        column,
-                    )
-                )
-            assert orders[0] == orders[1][::-1] or sorted(orders[0]) == sorted(orders[1])
-            assert table.find_elements(By.CSS_SELECTOR, "[aria-sort=ascending], [aria-sort=descending]")
+                cells = browser.script(CELLS, table, column)
+                keys = [sort_key(value, text) for value, text in cells]
+                directions.append(head.find_element(By.XPATH, "./ancestor::th").get_attribute("aria-sort"))
+                assert keys == sorted(keys, reverse=directions[-1] == "descending"), (column, directions[-1])
+            assert sorted(directions) == ["ascending", "descending"]
     macs = "#layer-table thead th:nth-child(7) .sort"
     browser.script(f"document.querySelector('{macs}').click()")
     values = browser.script(
