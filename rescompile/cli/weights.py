@@ -154,7 +154,7 @@ def transfer(
     swapped = misfits(checkpoint.tensors, before) and not misfits(checkpoint.tensors, after)
     advice = f"it fits {after.name}; OLD, the spec of FILE, comes before NEW" if swapped else None
     tensors = checkpoints.check(checkpoint.tensors, before, file, say, lambda _: advice, settable=False)
-    done = transfer(tensors, before, after, adaptation.classes, adaptation.in_channels, adaptation.seed)
+    done = transfer(tensors, before, after, file, adaptation.classes, adaptation.in_channels, adaptation.seed)
     images = _preprocessing(checkpoint, after, None, adaptation.preprocess)
     _write(done, after, None, output, force, as_json, images)
 

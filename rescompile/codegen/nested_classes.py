@@ -9,7 +9,7 @@ from rescompile.codegen.class_plan import IN, Class, Copies, Repeated, Row, Stag
 from rescompile.codegen.class_scope import ClassScope, Here
 from rescompile.codegen.columns import Column
 from rescompile.codegen.layers import new_name
-from rescompile.codegen.planned_classes import Planned, definition_of
+from rescompile.codegen.planned_classes import Planned, definition_of, ids
 from rescompile.codegen.roles import bundle_merge, bundled
 from rescompile.codegen.terms import Value, constant, has_value, literal, python, substitute, times, unknown
 from rescompile.ir.expressions import Term
@@ -19,16 +19,20 @@ from rescompile.ir.network import Series
 def use(column: Column[Series], when: Term | None, here: Here, scope: ClassScope) -> tuple[Use, Term]:
     """Return an instance of another class, and its output channels. Raises Misfit."""
     planned = column.only(lambda node: scope.registry.classes[id(node)])
-    arguments, out = _call(planned, column, here, scope)
+    given = column.map(lambda node: planned.values[id(node)])
+    arguments, out = _call(planned, given, column, here, scope)
     return Use(str(column.first.name), planned.plan, arguments, when), out
 
 
 def _call(
-    of: Planned[Class] | Planned[Stage], column: Column[Series], here: Here, scope: ClassScope
+    of: Planned[Class] | Planned[Stage],
+    given: Column[dict[str, Any]],
+    column: Column[Series],
+    here: Here,
+    scope: ClassScope,
 ) -> tuple[dict[str, Term], Term]:
-    """Return the printed arguments of an instance of another class, or of a stage, without those equal to their
-    default, and its output channels."""
-    given = column.map(lambda node: of.values[id(node)])
+    """Return the printed arguments, whose values are `given`, of an instance of another class, or of a stage, without
+    those equal to their default, and its output channels."""
     terms = {}
     for name in (argument.name for argument in of.plan.arguments):
         values = Column({at: each[name] for at, each in given.items()})
@@ -65,9 +69,10 @@ def row(column: Column[Series], when: Term | None, here: Here, scope: ClassScope
         segment = Column({at: listed[number] for at, listed in pieces.items()})
         segment.only(lambda part: part[0])
         firsts = segment.map(lambda part: part[1][0])
-        stage = firsts.only(lambda node: registry.stages.get(id(node)))
+        keys = segment.map(lambda part: ids(part[1]))
+        stage = keys.only(registry.stages.get)
         if stage is not None:
-            arguments, out = _call(stage, firsts, here, scope)
+            arguments, out = _call(stage, keys.map(stage.values.__getitem__), firsts, here, scope)
             parts.append(Repeated(stage.plan, arguments))
         elif alike and all(len(copies) == 1 for _, copies in segment.values()) and firsts.share(_word):
             single, out = use(firsts, None, here, scope)

@@ -29,21 +29,21 @@ FIXED = INITIAL | {"bias", "scale", "shift", "ranges", "before", "after"}
 @record(slots=False, eq=False)
 class Planned(Generic[T]):
     """A class or a stage, and the channels after it as a term. `values` are those of its arguments by the id of each
-    instance, or by that of the first copy of each row."""
+    instance, or by the ids of the copies of each row."""
 
     plan: T
-    values: dict[int, dict[str, Any]]
+    values: dict[Any, dict[str, Any]]
     out: Term
 
 
 @dataclass
 class Registry:
-    """The class of each instance by its id, and the stage of each row by the id of its first copy."""
+    """The class of each instance by its id, and the stage of each row by the ids of its copies."""
 
     roles: Roles
     reserved: frozenset[str]
     classes: dict[int, Planned[Class]] = field(default_factory=dict)
-    stages: dict[int, Planned[Stage]] = field(default_factory=dict)
+    stages: dict[tuple[int, ...], Planned[Stage]] = field(default_factory=dict)
 
     @property
     def network(self) -> Network:
@@ -97,6 +97,12 @@ class Registry:
     def pattern(self, row: Series) -> tuple[Any, ...]:
         """Return the classes of the segments of a row, and which of them are single copies."""
         return tuple((id(planned), len(copies) > 1) for planned, copies in self.segments(row))
+
+
+def ids(copies: Sequence[Series]) -> tuple[int, ...]:
+    """Return the ids of the copies of a row. All are needed: a pass that removes a copy from one of several equal rows leaves
+    the others in both."""
+    return tuple(map(id, copies))
 
 
 def definition_of(network: Network, call: Call | None) -> Definition:

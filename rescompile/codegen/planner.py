@@ -11,7 +11,7 @@ from rescompile.codegen.class_plan import IN, Class, ClassPlan, Stage
 from rescompile.codegen.classes import Instance, plan_class
 from rescompile.codegen.columns import Misfit
 from rescompile.codegen.naming import PYTHON, Allocator, snake
-from rescompile.codegen.planned_classes import Planned, Registry, definition_of
+from rescompile.codegen.planned_classes import Planned, Registry, definition_of, ids
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.row_loops import Schedule, member_rule, plan_stage, survival_schedules
 from rescompile.codegen.terms import constant, evaluate, read
@@ -137,7 +137,7 @@ class _Planner:
             if rule is not None and any(len(copies) > 1 for copies in segments):
                 name = self.allocate.name(f"{snake(planned.plan.name)}_stage")
                 stage = plan_stage(name, planned, segments, rule, self.schedules)
-                self.registry.stages.update((id(copies[0]), stage) for copies in segments)
+                self.registry.stages.update((ids(copies), stage) for copies in segments)
                 self.stages.append(stage.plan)
 
     @cached_property

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rescompile.codegen.class_plan import IN, Argument, Class, Stage
 from rescompile.codegen.class_scope import python_type
 from rescompile.codegen.naming import Counted, counted
-from rescompile.codegen.planned_classes import Planned
+from rescompile.codegen.planned_classes import Planned, ids
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.terms import (
     Value,
@@ -91,9 +91,9 @@ class _Loop:
         """Return the values of one argument of the class."""
         return [[self.of.values[id(node)][name] for node in row] for row in self.rows]
 
-    def values(self) -> dict[int, dict[str, Value]]:
-        """Return the values of the arguments of the stage in each row, by the id of its first copy."""
-        return {id(row[0]): scope for row, scope in zip(self.rows, self.scopes, strict=True)}
+    def values(self) -> dict[tuple[int, ...], dict[str, Value]]:
+        """Return the values of the arguments of the stage in each row, by the ids of its copies."""
+        return {ids(row): scope for row, scope in zip(self.rows, self.scopes, strict=True)}
 
     def passed(self, argument: Argument) -> Term:
         """Return the value of one argument for a copy."""

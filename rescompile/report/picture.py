@@ -73,11 +73,12 @@ def picture(network: Network) -> Picture:
 
 
 class _Painter:
-    """Draws an outline; `numbers` are those of the parts so far, by the objects that they consist of."""
+    """Draws an outline; `numbers` are those of the parts so far, by the objects that they consist of, each with its scope: blocks
+    that are equal share the objects inside."""
 
     def __init__(self, rows: Outline) -> None:
         self.network, self.rows, self.whole = rows.network, rows.rows, rows
-        self.numbers: dict[tuple[int, ...], int] = {}
+        self.numbers: dict[tuple[tuple[str, int], ...], int] = {}
         self.parts: list[tuple[tuple[str, Node], ...]] = []
         self.inside = Style(looks=self._looks, frame_key=self._frame_key)
         self.style = replace(self.inside, row_width=widest_row(self.rows, self.inside), every_shape=True)
@@ -127,7 +128,7 @@ class _Painter:
         """Return the number of these nodes, as the key of a rectangle."""
         if not parts:
             return ""
-        own = tuple(id(node) for _, node in parts)
+        own = tuple((path, id(node)) for path, node in parts)
         if own not in self.numbers:
             self.numbers[own] = len(self.parts)
             self.parts.append(parts)

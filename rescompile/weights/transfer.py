@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 
 from rescompile.analysis.alignment import align
 from rescompile.analysis.heads import heads
@@ -54,14 +55,21 @@ def convert(
     """
     result, lines = adapted(tensors, network, classes, in_channels, seed)
     result = checkpoints.check(result, network, what, say, lambda rows: _advice(rows, network))
-    return _completed(result, lines, network, seed, {})
+    return _completed(result, lines, network, seed, what)
 
 
 def transfer(
-    tensors: Mapping[str, Tensor], old: Network, new: Network, classes: str | None, in_channels: str | None, seed: int
+    tensors: Mapping[str, Tensor],
+    old: Network,
+    new: Network,
+    what: str,
+    classes: str | None,
+    in_channels: str | None,
+    seed: int,
 ) -> Transferred:
     """Return weights of one network for another by the identity of blocks (see `pairs`). A tensor is new if it has no
-    counterpart, or one with another shape that no option adapts. The tensors must fit the old network.
+    counterpart, or one with another shape that no option adapts. The tensors must fit the old network; `what` names
+    their file.
 
     Raises CheckFailed if no tensor is kept: the result would be a file of new weights."""
     sources, changed = pairs(old, new)
@@ -76,7 +84,7 @@ def transfer(
     if all(name in lines and lines[name].status == "new" for name in kept):
         message = f"nothing to transfer: no part of {new.name} matches one of {old.name} by name or block, and by shape"
         raise CheckFailed.of("E0702", message, help=_advice(misfits(result, new), new))
-    done = _completed(kept, lines, new, seed, other)
+    done = _completed(kept, lines, new, seed, what, sources, other)
     named = tuple(replace(line, source=line.source and sources[line.name]) for line in done.lines)
     used = {line.source for line in named}
     left = tuple(name for name in tensors if name not in used)
@@ -99,16 +107,23 @@ def _advice(rows: Sequence[Misfit], network: Network) -> str | None:
 
 
 def _completed(
-    given: Mapping[str, Tensor], lines: Mapping[str, Line], network: Network, seed: int, why: Mapping[str, str]
+    given: Mapping[str, Tensor],
+    lines: Mapping[str, Line],
+    network: Network,
+    seed: int,
+    what: str,
+    sources: Mapping[str, str] = MappingProxyType({}),
+    why: Mapping[str, str] = MappingProxyType({}),
 ) -> Transferred:
-    """Return all tensors of a network: the given ones in its types, and new ones for the rest."""
+    """Return all tensors of a network: the given ones in its types, and new ones for the rest. `what` names the file, and
+    `sources` the tensors in it that have other names there."""
     fresh = draw(network, seed)
     makers: dict[str, Callable[[], Array]] = {}
     report: list[Line] = []
     for name, parameter in parameters(network):
         if name in given:
             make = partial(given[name].array, parameter.dtype)
-            makers[name] = checked(name, parameter, make, "the checkpoint")
+            makers[name] = checked(sources.get(name, name), parameter, make, what)
             report.append(lines.get(name) or Line(name, "kept", name))
         else:
             makers[name] = partial(fresh.__getitem__, name)

@@ -16,6 +16,7 @@ from spec_texts import elaborated
 
 from rescompile.codegen.lowering import STYLES
 from rescompile.ir.network import Network
+from rescompile.passes import apply
 
 #: Positions of the copies of the other class; in one row they follow a stage, or are followed by one, whose length
 #: differs.
@@ -84,4 +85,40 @@ def test_frameworks_keep_the_names(target: str, members: str, kept: bool, tmp_pa
         model = models.model_of(network, weights)
         shapes = {path: array.shape for path, array in models.values(model).items()}
         assert shapes == {place.path: place.shape for place in models.tensors.places(network)}
+        agree(network, weights, x, models.in_evaluation(model, network, x))
+
+
+LESIONS = ("pair.0.units.2", "pair.1.units.2", "pair.1.units.1", "pair.0.units.1,pair.1.units.2", "pair.1.units.0")
+
+
+def lesioned(parts: str, folder: Path) -> Network:
+    """A block twice, whose rows have the same copies, until a pass removes residual branches of some."""
+    network = elaborated(
+        "rescompile: 1\nname: rows\ninput: [4, 8, 8]\nblocks:\n"
+        "  unit: {body: [residual: {branch: [conv: {channels: 4, kernel: 3}, tanh: {}]}]}\n"
+        "  row: {body: [even: {conv: {channels: 4, kernel: 1}}, units: {block: unit, depth: 3}]}\n"
+        "network:\n- pair: {block: row, depth: 2}\n",
+        folder,
+    )
+    return apply(network, None, {"drop": parts})[0]
+
+
+@pytest.mark.parametrize("parts", LESIONS)
+def test_equal_rows_of_which_one_lost_a_copy(parts: str, tmp_path: Path) -> None:
+    """The rows share the copies that are left, but not their number."""
+    network = lesioned(parts, tmp_path)
+    weights, x = drawn(network, 0)
+    for style in STYLES:
+        compare(network, weights, x, style)
+
+
+@pytest.mark.parametrize("target", FRAMEWORKS)
+@pytest.mark.parametrize("parts", LESIONS[:2])
+@pytest.mark.slow
+def test_frameworks_have_the_copies_that_are_left(target: str, parts: str, tmp_path: Path) -> None:
+    models = FRAMEWORKS[target].models
+    network = lesioned(parts, tmp_path)
+    weights, x = drawn(network, 1)
+    with models.in_double():
+        model = models.model_of(network, weights)
         agree(network, weights, x, models.in_evaluation(model, network, x))

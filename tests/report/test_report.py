@@ -337,6 +337,20 @@ def test_unwritable_paths_and_inputs_are_refused() -> None:
 
 
 @pytest.mark.slow
+def test_equal_rows_have_parts_of_their_own(tmp_path: Path) -> None:
+    """The card of an op in the second of two equal blocks is not that of the first, whose nodes it shares."""
+    path = tmp_path / "equal.yaml"
+    path.write_text(
+        "rescompile: 1\nname: equal\ninput: [4, 8, 8]\n"
+        "blocks: {unit: {body: [residual: {branch: [conv1: {conv: {channels: 4, kernel: 3}}, relu: {}]}]}}\n"
+        "network:\n- a: {block: unit}\n- norm\n- b: {block: unit}\n"
+    )
+    shown = picture(elaborate(load(path)))
+    for name, row in (("a", shown.rows[1]), ("b", shown.rows[3])):
+        assert shown.owners[f"{name}.conv1"] in row.parts
+        assert {scope or layers._name(scope, node) for at in row.parts for scope, node in shown.parts[at]} == {name}
+
+
 def test_too_many_parts_for_a_picture() -> None:
     """A report of too many parts has a note instead of the picture."""
     rows = "".join(f"  - c{at}: {{conv: {{channels: {4 + at % 7}, kernel: 3}}}}\n" for at in range(1100))

@@ -86,8 +86,23 @@ def test_every_command_refuses_invalid_values(
         done = CliRunner().invoke(app, words)
     assert done.exit_code == 1, done.output
     assert "E0706" in done.stderr
-    assert f"{name} {message}" in done.stderr
+    assert f"{tmp_path / 'weights.pth'}: {name} {message}" in done.stderr
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_transfer_names_the_tensor_of_the_file(network: Network, tmp_path: Path) -> None:
+    """A tensor of a renamed row has another name in the new network, which the file does not contain."""
+    from safetensors.numpy import save_file
+
+    arrays = dict(draw(network))
+    arrays["layer1.0.conv2.weight"] = one(np.nan)(arrays["layer1.0.conv2.weight"])
+    save_file(arrays, tmp_path / "weights.safetensors")
+    old, new = tmp_path / "tiny.yaml", tmp_path / "new.yaml"
+    new.write_text(old.read_text().replace("layer1", "stage1"))
+    words = ["weights", "transfer", tmp_path / "weights.safetensors", old, new, "-o", tmp_path / "out.safetensors"]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 1, done.output
+    assert "weights.safetensors: layer1.0.conv2.weight has 1 of 576 values" in done.stderr
 
 
 def test_a_variance_of_zero_needs_eps(network: Network) -> None:
