@@ -4,7 +4,7 @@ interpreter."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rescompile.ir.interpreter import calibrated
 from rescompile.ir.network import Network, Op, parameters, walk
 from rescompile.ir.ops import WEIGHTED, Act, Affine, Norm, WeightedSum
 from rescompile.ir.precision import FLOATS
+from rescompile.passes import apply
 from rescompile.runtimes.accuracy import MANY, RUNS, TIMES, Reference
 from rescompile.weights import Weights, from_arrays
 
@@ -77,6 +78,14 @@ class Case:
     def reference(self) -> Reference:
         """The outputs of the interpreter in float64, with its error in float32."""
         return Reference(self.network, self.weights, self.x)
+
+    def after(self, passes: Mapping[str, Any]) -> Case:
+        """Return the case of the network and weights after passes. Raises UsageError where one of them is refused."""
+        network, weights = apply(self.network, self.weights, passes)
+        assert weights is not None
+        case = replace(self, network=network)
+        case.arrays = {name: np.asarray(weights[name]) for name, _ in parameters(network)}
+        return case
 
     def double_bound(self) -> float:
         """Return the largest error that rounding explains in float64: the bound of float32, scaled by the ratio of the

@@ -7,6 +7,7 @@ import types
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from rescompile import backend
 from rescompile.analysis.cost import cost
 from rescompile.codegen import lowering
 from rescompile.codegen.planner import plan_classes
-from rescompile.diagnostics.errors import Unavailable
+from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.elaboration.expect import unmet
 from rescompile.ir.network import LOGITS, Network, parameters
 from rescompile.passes import apply
+from rescompile.passes.drop import droppable
 from rescompile.weights import Weights
 
 torch.set_num_threads(1)
@@ -186,6 +188,28 @@ def programs(case: Case) -> None:
         case.hold(check, found, double=True)
 
 
+def programs_after_passes(case: Case) -> bool:
+    """Check the programs of the network after a pass that changes its nodes, such as a lesion or another form of its grouped
+    convolutions. Returns whether the pass changes anything."""
+    random, blocks = Random(f"passes {case.seed}"), droppable(case.network)
+    passes: list[dict[str, Any]] = [{"form": "a"}, {"form": "b"}, {"join_groups": 32}, {"fuse_branches": True}]
+    if blocks:
+        passes += [{"drop": ",".join(random.sample(blocks, random.randint(1, min(2, len(blocks)))))} for _ in range(4)]
+        passes += [{"swap": ",".join(random.sample(blocks, 2))} for _ in range(4) if len(blocks) > 1]
+    for chosen in random.sample(passes, len(passes)):
+        try:
+            after = case.after(chosen)
+        except UsageError:
+            continue
+        if after.network.root != case.network.root:
+            try:
+                programs(after)
+            except Fault as error:
+                raise Fault(f"{error.check} after {chosen}", str(error)) from error
+            return True
+    return False
+
+
 #: The targets whose files take maps with channels last: one of them per seed, since each takes long.
 CHANNELS_LAST = ("flax", "keras", "mlx")
 
@@ -210,4 +234,4 @@ def channels_last(case: Case) -> bool:
     return True
 
 
-TARGETS = (elaboration, canonical, finite, onnx, source, programs, channels_last)
+TARGETS = (elaboration, canonical, finite, onnx, source, programs, programs_after_passes, channels_last)
