@@ -13,6 +13,8 @@ dropped: later layers read its features as channels, and would be different laye
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network, Node, parameters
 from rescompile.passes import lesions
@@ -26,7 +28,7 @@ def drop(network: Network, weights: Weights | None, value: str) -> tuple[Network
     """
     named = lesions.named(network, "drop", value)
     removed = [lesions.lesion_of(network, part) for part in named]
-    put: dict[str, tuple[Node, ...]] = {}
+    put: dict[str, Callable[[Node], Sequence[Node]]] = {}
     for part, lesion in zip(named, removed, strict=True):
         others = [other for other in removed if other is not lesion]
         if put.keys() & lesion.put.keys() or any(lesion.put.keys() & other.inside for other in others):
@@ -41,5 +43,6 @@ def drop(network: Network, weights: Weights | None, value: str) -> tuple[Network
 
 def droppable(network: Network) -> list[str]:
     """Return what `drop` accepts, in execution order: the residual blocks; in a network without any, each plain layer that
-    keeps the shape of its input. They can be dropped together, in any number; joined by commas they are the value of `drop`."""
+    keeps the shape of its input. Those that are not in the branch of another can be dropped together; joined by
+    commas they are the value of `drop`."""
     return lesions.residual_blocks(network) or lesions.plain_layers(network)

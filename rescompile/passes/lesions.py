@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, takewhile
 
@@ -51,10 +51,10 @@ class Part:
 
 @record
 class Lesion:
-    """The change of a lesion: `put` maps the full names of removed nodes to the nodes that replace them; `inside` contains
-    the names inside these nodes."""
+    """The change of a lesion: `put` maps the full names of removed nodes to what replaces them, as a function of the node after
+    the lesions inside it; `inside` contains the names of the nodes inside that are removed too."""
 
-    put: dict[str, tuple[Node, ...]]
+    put: dict[str, Callable[[Node], Sequence[Node]]]
     inside: frozenset[str]
 
 
@@ -134,18 +134,29 @@ def lesion_of(network: Network, part: Part) -> Lesion:
             raise UsageError.of(NO_RESIDUAL, message, part.place, _origin(part.node))
         inside = {path for node in nodes for path, _ in walk(node, part.scope)}
         names = [join(part.scope, name_of(node)) for node in nodes]
-        return Lesion(dict.fromkeys(names, ()), frozenset(inside - set(names)))
+        return Lesion(dict.fromkeys(names, _nothing), frozenset(inside - set(names)))
     name = residual_of(network, part)
     merge = next(other for other in parts(part.node, part.scope) if other.path == name)
-    *branches, shortcut = children(merge.node)
+    *branches, _ = children(merge.node)
     inside = {path for branch in branches for path, _ in walk(branch, merge.scope) if path}
-    return Lesion({name: children(shortcut)}, frozenset(inside))
+    return Lesion({name: _shortcut}, frozenset(inside))
 
 
-def replaced(network: Network, put: Mapping[str, Sequence[Node]]) -> Network:
+def _nothing(_: Node) -> Sequence[Node]:
+    return ()
+
+
+def _shortcut(merge: Node) -> Sequence[Node]:
+    return children(children(merge)[-1])
+
+
+def replaced(network: Network, put: Mapping[str, Callable[[Node], Sequence[Node]]]) -> Network:
     """Return the network with other nodes in place of those that `put` names."""
-    root = rewrite(network.root, lambda path, node: put.get(path, (node,)) if name_of(node) is not None else node)
-    return replace(network, root=_owned(root))
+
+    def other(path: str, node: Node) -> Node | Sequence[Node]:
+        return put[path](node) if name_of(node) is not None and path in put else node
+
+    return replace(network, root=_owned(rewrite(network.root, other)))
 
 
 def _owned(root: Series) -> Series:

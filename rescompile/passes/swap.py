@@ -7,8 +7,10 @@ one. A name begins with the scope that it is in, so blocks are exchanged within 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from rescompile.diagnostics.errors import UsageError
-from rescompile.ir.network import Again, Network, walk
+from rescompile.ir.network import Again, Network, Node, walk
 from rescompile.ir.refitting import runs_again
 from rescompile.ir.values import Crossings
 from rescompile.passes import lesions
@@ -28,8 +30,12 @@ def swap(network: Network, weights: Weights | None, value: str) -> tuple[Network
             lesions.residual_of(network, part)
         if why := _unlike(network, first, second):
             raise UsageError.of(lesions.UNLIKE, why, second.place)
-        network = lesions.replaced(network, {first.path: (second.node,), second.path: (first.node,)})
+        network = lesions.replaced(network, _exchanged(first, second))
     return network, weights
+
+
+def _exchanged(first: Part, second: Part) -> dict[str, Callable[[Node], Sequence[Node]]]:
+    return {first.path: lambda _: (second.node,), second.path: lambda _: (first.node,)}
 
 
 def _unlike(network: Network, first: Part, second: Part) -> str | None:

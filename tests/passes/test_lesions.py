@@ -396,6 +396,32 @@ def test_nested_blocks(tmp_path: Path) -> None:
     assert refused(network, swap=",".join(adds)).diagnostics[0].code == "E0808"
 
 
+#: Blocks in the shortcut of a residual, or run again there.
+IN_A_SHORTCUT = {
+    "inside": ("- outer: {residual: {branch: [c: CONV], shortcut: [inner: BLOCK]}}", "outer", "outer.inner.0"),
+    "again": ("- high: BLOCK\n- residual: {branch: [c: CONV], shortcut: [again: high]}", "add", "high.1"),
+}
+
+
+@pytest.mark.parametrize("case", IN_A_SHORTCUT)
+def test_lesions_in_the_shortcut_of_another(case: str, tmp_path: Path) -> None:
+    """Together they are what they are one after the other, in any order."""
+    rows, outer, inner = IN_A_SHORTCUT[case]
+    rows = rows.replace("CONV", "{conv: {channels: 4, kernel: 3}}").replace(
+        "BLOCK", "{block: basic, depth: 2, width: 4}"
+    )
+    path = tmp_path / "spec.yaml"
+    path.write_text(f"rescompile: 1\nname: nested\ninput: [4, 8, 8]\nnetwork:\n{rows}\n")
+    network = rescompile.elaborate(rescompile.load(path))
+    single = apply(network, draw(network), {"drop": outer})
+    wanted, left = apply(*single, {"drop": inner})
+    for value in (f"{outer},{inner}", f"{inner},{outer}"):
+        both, weights = apply(network, draw(network), {"drop": value})
+        assert both.root == wanted.root
+        assert list(weights or ()) == list(left or ())
+        assert not [name for name, _ in parameters(both) if name.startswith((f"{inner}.", "c.", "outer.c."))]
+
+
 def test_a_residual_on_a_part_of_the_channels(tmp_path: Path) -> None:
     """A residual in a branch of a split drops like any other; its channels are then passed on unchanged."""
     branches = [{name: {"residual": {"branch": {"conv": {"channels": 2, "kernel": 1}}}}} for name in ("one", "two")]

@@ -166,7 +166,7 @@ def _sigmoid(x: Any) -> Any:
     return (1 + mx.tanh(x / 2)) / 2
 
 
-def _softmax(x: Any, axis: int) -> Any:
+def _softmax(x: Any, axis: int | None = None) -> Any:
     powers = _exp(x - mx.max(x, axis=axis, keepdims=True))
     return powers / mx.sum(powers, axis=axis, keepdims=True)
 
