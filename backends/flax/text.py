@@ -21,8 +21,11 @@ _DIALECTS = {
     for variance in ("biased", "unbiased")
     for scan in (False, True)
 }
-#: Attributes of nnx.Module.
-_MODULE = frozenset({"eval", "iter_children", "iter_modules", "perturb", "set_attributes", "sow", "train"})
+#: Attributes of nnx.Module, and those that its `train` and `eval` set in every module that has them.
+_MODULE = frozenset(
+    {"eval", "iter_children", "iter_modules", "perturb", "set_attributes", "sow", "train"}
+    | {"deterministic", "use_running_average"}
+)
 
 
 def check(network: Network) -> None:

@@ -113,10 +113,19 @@ def test_an_output_inside_a_block_is_refused(tmp_path: Path) -> None:
 
 
 def test_attributes_of_modules_are_reserved_names() -> None:
-    """Every public attribute of nnx.Module, and of the classes for sequences of named modules, is reserved: no step can
-    have its name."""
+    """Every public attribute of nnx.Module, every one that its train and eval set, and those of the classes for
+    sequences of named modules are reserved: no step can have its name."""
     file: Any = import_module("rescompile.backends.flax.text")
-    assert {name for name in dir(nnx.Module) if not name.startswith("_")} <= file._MODULE
+    set_by_modes: set[str] = set()
+
+    class Recorder(nnx.Module):
+        def set_attributes(self, *filters: Any, raise_if_not_found: bool = True, **attributes: Any) -> None:
+            set_by_modes.update(attributes)
+
+    Recorder().train()
+    Recorder().eval()
+    assert set_by_modes
+    assert {name for name in dir(nnx.Module) if not name.startswith("_")} | set_by_modes <= file._MODULE
     written = "".join(import_module("rescompile.backends.flax.support").SUPPORT[name] for name in ("Chain", "Scanned"))
     nodes = [*ast.walk(ast.parse(written))]
     given = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}

@@ -28,12 +28,12 @@ from source_mutants import MUTANTS
 from sources import (
     compare,
     drawn,
-    elaborated,
     filled,
     named,
     out_of_place,
     source,
 )
+from spec_texts import elaborated
 from variants import STALE, shallow, without_hints
 
 from rescompile.codegen.lowering import STYLES

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="the text is executed with torch: pip install 'rescompile[torch]'")
 
 from sources import (
-    elaborated,
     executed,
     factory,
     named,
     source,
 )
+from spec_texts import elaborated
 from torch import nn
 
 from rescompile import backend

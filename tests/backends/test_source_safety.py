@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="the text is executed with torch: pip install 'rescompile[torch]'")
 
 from sources import (
-    elaborated,
     empty,
     shapes,
     skeleton,
     source,
     tensors_of,
 )
+from spec_texts import elaborated
 
 from rescompile.diagnostics.errors import SpecError, UsageError
 from rescompile.ir.network import Op, Parallel, Series

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="the text is executed with torch: pip install 'rescompile[torch]'")
 
 from sources import (
-    elaborated,
     empty,
     shapes,
     source,
     tensors_of,
     text_of,
 )
+from spec_texts import elaborated
 
 from rescompile.passes import apply
 
