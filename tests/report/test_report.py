@@ -351,6 +351,7 @@ def test_equal_rows_have_parts_of_their_own(tmp_path: Path) -> None:
         assert {scope or layers._name(scope, node) for at in row.parts for scope, node in shown.parts[at]} == {name}
 
 
+@pytest.mark.slow
 def test_too_many_parts_for_a_picture() -> None:
     """A report of too many parts has a note instead of the picture."""
     rows = "".join(f"  - c{at}: {{conv: {{channels: {4 + at % 7}, kernel: 3}}}}\n" for at in range(1100))
