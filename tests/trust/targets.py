@@ -228,6 +228,8 @@ def channels_last(case: Case) -> bool:
     with models.in_double():
         try:
             found = run(case.doubles, case.x.astype(np.float64))
+        except Unavailable:
+            return False
         except Exception as error:
             raise Fault(target, f"does not run: {error!r}") from error
         case.hold(target, found, double=True, run=run)
