@@ -22,10 +22,9 @@ _DIALECTS = {
     for scan in (False, True)
 }
 #: Attributes of nnx.Module, and those that its `train` and `eval` set in every module that has them.
-_MODULE = frozenset(
-    {"eval", "iter_children", "iter_modules", "perturb", "set_attributes", "sow", "train"}
-    | {"deterministic", "use_running_average"}
-)
+_MODULE = frozenset({
+    "deterministic", "eval", "iter_children", "iter_modules", "perturb", "set_attributes", "sow", "train", "use_running_average",
+})  # fmt: skip
 
 
 def check(network: Network) -> None:

@@ -107,7 +107,7 @@ def test_huge_fields_and_too_many_fields(tmp_path: Path) -> None:
 
 
 def test_options_of_a_record_are_quoted(tmp_path: Path) -> None:
-    """Words of a record, which somebody may have edited, are quoted for the shell."""
+    """Words of a record, which may have been edited, are quoted for the shell."""
     path = archive_with(json.dumps(RECORD).encode(), tmp_path / "net.pt2", zipfile.ZIP_STORED)
     done = command("extract", path)
     assert done.exit_code == 0, done.output

@@ -49,7 +49,7 @@ MACS = float(os.environ.get("RESCOMPILE_MACS", "0.3e9"))
 
 
 def variants(network: Network, weights: dict[str, Array], seed: int) -> Iterator[tuple[Network, Any]]:
-    """Yield the network as it is, after a pass, without hints, and with hints that are no longer true."""
+    """Yield the network unchanged, after a pass, without hints, and with outdated hints."""
     yield network, weights
     yield apply(network, from_arrays(weights, network), {"fold_batchnorm": True})
     yield without_hints(network), weights
@@ -307,7 +307,7 @@ Step = list[Any]
 
 
 def step(text: str, weights: dict[str, Array], x: Array, seed: int) -> Step:
-    """Return outputs, gradients and buffers after one forward and one backward pass; None where there is no gradient."""
+    """Return outputs, gradients (None for a tensor without one) and buffers after one forward and one backward pass."""
     module = filled(text, weights)
     torch.manual_seed(seed)
     given = torch.from_numpy(x).requires_grad_()

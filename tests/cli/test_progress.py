@@ -61,7 +61,7 @@ def test_rate_and_time_left(terminal: Terminal) -> None:
 
 
 def test_units_and_parts(terminal: Terminal) -> None:
-    """Bytes are shown in MiB and long times in hours; a new part starts from zero; without a total there is no percentage."""
+    """Bytes are shown in MiB and long times in hours; a new part starts from zero; the percentage requires a total."""
     with redirect_stderr(terminal), Progress(1 << 40, "MiB", 1 << 20) as bar:
         bar.advance(1 << 20)
     assert re.search(r"0%  [\d.]+ MiB/s, \d+:\d\d:\d\d left", terminal.getvalue())
@@ -133,7 +133,7 @@ def test_commands_show_their_progress(arguments: list[str], unit: str, run: Call
 
 
 def test_no_progress_with_json(run: Callable[..., str]) -> None:
-    """With `--json` there is no bar, and the next command of the same process has one again."""
+    """`--json` disables the bar, but not that of the next command in the same process."""
     assert "%" not in run("validate", "specs", "--json")
     assert reporting.shows_progress
     assert "%" in run("validate", "specs")

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def variants(network: Network, seed: int) -> Iterator[Network]:
-    """Yield the network with its hints, without hints, and with hints that are no longer true."""
+    """Yield the network with its hints, without hints, and with outdated hints."""
     yield network
     yield without_hints(network)
     stale = STALE[seed % len(STALE)](network, Random(seed))

@@ -23,7 +23,7 @@ def test_pictures_are_up_to_date(picture: str) -> None:
 
 
 def test_every_picture_is_used() -> None:
-    """There are no other pictures, and each is shown in the README or on a page."""
+    """The pictures are exactly these, and each is shown in the README or on a page."""
     pages = "".join(path.read_text("utf-8") for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"])
     files = sorted(path.stem for path in (DOCS / "pictures").iterdir())
     assert files == sorted(make_pictures.COMMANDS)

@@ -59,7 +59,7 @@ def test_other_floats_are_not_integers() -> None:
 
 @pytest.mark.parametrize(("plain", "merges"), [("true", 0), ("false", 1)])
 def test_none_in_a_condition(plain: str, merges: int, tmp_path: Path) -> None:
-    """A condition may select `none`, so that there is no shortcut."""
+    """A condition may select `none`, which omits the shortcut."""
     text = f"""
 parameters: {{plain: {plain}}}
 network:

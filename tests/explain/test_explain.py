@@ -599,7 +599,7 @@ def test_the_receptive_field_equals_that_by_perturbation(name: str, tmp_path: Pa
 
 
 def test_a_global_pool_has_no_receptive_field() -> None:
-    """After a global pool there is no finite receptive field."""
+    """The receptive field after a global pool is not finite."""
     network = network_of("resnet18")
     assert view(network.root, of_input(network.input)) is None
     assert any(isinstance(node, Op) and isinstance(node.kind, GlobalAvgPool) for _, node in walk(network.root))

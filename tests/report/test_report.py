@@ -336,7 +336,6 @@ def test_unwritable_paths_and_inputs_are_refused() -> None:
     assert "would overwrite" in refused("E0802", 2, "./spec.html", "-o", "spec.html", "--force")
 
 
-@pytest.mark.slow
 def test_equal_rows_have_parts_of_their_own(tmp_path: Path) -> None:
     """The card of an op in the second of two equal blocks is not that of the first, whose nodes it shares."""
     path = tmp_path / "equal.yaml"

@@ -191,7 +191,7 @@ def check_file(data: bytes, network: Network) -> None:
         # Resize multiplies every size by its scale, the batch by 1, and ONNX does not multiply a name.
         lost = resized and str(batch).startswith("unk__")
         if sizes != [*call.shape] or not (batch == "batch" or lost):
-            raise Wrong("shapes", f"{call.output}: ONNX infers {shapes.get(call.output)}, the tree says {call.shape}")
+            raise Wrong("shapes", f"{call.output}: ONNX infers {shapes.get(call.output)}, the tree has {call.shape}")
 
 
 def run(data: bytes, x: Array) -> dict[str, Array]:

@@ -818,7 +818,7 @@ network:
         branches: [identity, [global_avgpool, fc: {conv: {channels: in_channels, kernel: 1}}, sigmoid]]
 """)
 def library_blocks(hand: Hand) -> dict[str, Array]:
-    """There is no activation before the addition; `none` removes the addition; the output of a dense layer follows its
+    """No activation precedes the addition; `none` removes the addition; the output of a dense layer follows its
     input."""
     x = hand.conv("conv", hand.x, padding=1)
     for path, kept in (("layer1.0", True), ("layer2.0", False)):

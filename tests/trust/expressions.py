@@ -12,7 +12,7 @@ from op_rules import Misfit
 
 
 def _divided(a: float, b: float) -> float:
-    """Return the quotient, as an integer if there is no remainder."""
+    """Return the quotient, as an integer if the division is exact."""
     return a // b if isinstance(a, int) and isinstance(b, int) and a % b == 0 else a / b
 
 
