@@ -79,10 +79,15 @@ class Case:
         """The outputs of the interpreter in float64, with its error in float32."""
         return Reference(self.network, self.weights, self.x)
 
-    def after(self, passes: Mapping[str, Any]) -> Case:
-        """Return the case of the network and weights after passes. Raises UsageError where one of them is refused."""
+    def passed(self, passes: Mapping[str, Any]) -> tuple[Network, Weights]:
+        """Return the network and weights after passes. Raises UsageError if one of them is refused."""
         network, weights = apply(self.network, self.weights, passes)
         assert weights is not None
+        return network, weights
+
+    def after(self, passes: Mapping[str, Any]) -> Case:
+        """Return the case of the network and weights after passes. Raises UsageError if one of them is refused."""
+        network, weights = self.passed(passes)
         case = replace(self, network=network)
         case.arrays = {name: np.asarray(weights[name]) for name, _ in parameters(network)}
         return case

@@ -27,9 +27,7 @@ from rescompile.codegen.planner import plan_classes
 from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.elaboration.expect import unmet
 from rescompile.ir.network import LOGITS, Network, parameters
-from rescompile.passes import apply
 from rescompile.passes.drop import droppable
-from rescompile.weights import Weights
 
 torch.set_num_threads(1)
 DIALECTS = {"plain": Plain(), "stress": Stress(), "modules": Modules(), "greedy": Greedy()}
@@ -56,13 +54,6 @@ def canonical(case: Case) -> None:
         raise Fault("canonical", "another tree")
 
 
-def passed(case: Case, form: Mapping[str, Any]) -> tuple[Network, Weights]:
-    """Return the network and the weights after passes."""
-    network, weights = apply(case.network, case.weights, form)
-    assert weights is not None
-    return network, weights
-
-
 def finite(case: Case) -> None:
     """Check that the interpreter's outputs are finite, and that each input gives the same outputs alone as in a batch."""
     from rescompile.ir.interpreter import interpret
@@ -81,7 +72,7 @@ def onnx(case: Case) -> None:
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     for form in FORMS:
         check = f"onnx {' '.join(form)}".strip()
-        network, weights = passed(case, form)
+        network, weights = case.passed(form)
         emitted = backend.load("onnx")
         given = backend.checked(emitted, "onnx", {"opset": OPSETS[case.seed % len(OPSETS)]})
         data = emitted.emit(network, weights, **given).to_bytes()
@@ -141,7 +132,7 @@ def source(case: Case) -> bool:
     source of one of them. Returns whether the target supports the network."""
     writer, maker = backend.load("source"), backend.load("torch")
     for flat, form in ((False, FORMS[0]), STYLES[case.seed % 3]):
-        network, weights = passed(case, form)
+        network, weights = case.passed(form)
         check = " ".join(("flat" if flat else "torch", *form))
         try:
             module = executed(writer.source(network, "flat")) if flat else maker.make(network, weights)
